@@ -1,0 +1,86 @@
+//go:build unix
+
+// Package fcntl has POSIX record locks in the best form that the system has.
+//
+// The classic form, F_SETLK and F_SETLKW, belongs to the process: it loses the
+// lock when it closes any descriptor of the file. The open file description form,
+// F_OFD_SETLK and F_OFD_SETLKW (Linux, fcntl(2)), belongs to what open(2) made.
+// Both exclude each other, in both directions, in different processes.
+package fcntl
+
+import (
+	"io"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// ForceClassic makes the package use the classic form alone, so that tests can
+// run what other systems run. It is set before the first lock.
+var ForceClassic atomic.Bool
+
+// A Range is a part of the file, [Start, Start+Len). A Len of 0 is up to
+// the largest possible offset, which is far beyond the end of the file.
+type Range struct{ Start, Len int64 }
+
+// Whole is all of the file, and what Python's lockf(fd, …) locks.
+var Whole = Range{0, 0}
+
+// A Descriptor is an open file to lock. Its methods may be used by one goroutine
+// at a time.
+type Descriptor struct {
+	FD      int
+	classic bool // the file system does not know the other form
+}
+
+// Try locks r if it can be done at once. The type of lock is unix.F_RDLCK or
+// unix.F_WRLCK; a lock that the owner has on r is converted to it.
+func (d *Descriptor) Try(typ int16, r Range) (bool, error) {
+	err := d.set(setlkOFD, unix.F_SETLK, typ, r)
+	// POSIX lets a system answer either.
+	if err == unix.EAGAIN || err == unix.EACCES {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Wait locks r and blocks until it has. It returns false where the kernel thinks
+// that this would be a deadlock: it judges by process, and knows nothing of the
+// goroutine that will release the lock.
+func (d *Descriptor) Wait(typ int16, r Range) (bool, error) {
+	err := d.set(setlkwOFD, unix.F_SETLKW, typ, r)
+	if err == unix.EDEADLK {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Unlock lets go of whatever the owner has locked in r.
+func (d *Descriptor) Unlock(r Range) error {
+	return d.set(setlkOFD, unix.F_SETLK, unix.F_UNLCK, r)
+}
+
+func (d *Descriptor) set(ofd, classic int, typ int16, r Range) error {
+	lk := unix.Flock_t{Type: typ, Whence: io.SeekStart, Start: r.Start, Len: r.Len}
+	if ofd != none && !d.classic && !ForceClassic.Load() {
+		err := retry(d.FD, ofd, &lk)
+		if err != unix.EINVAL {
+			return err
+		}
+		// Not flock(2), which neither form sees.
+		d.classic = true
+	}
+	return retry(d.FD, classic, &lk)
+}
+
+// retry calls fcntl(2) again for as long as a signal has cut it short. The
+// runtime installs its handlers with SA_RESTART, but other code of the program
+// may install some without.
+func retry(fd, cmd int, lk *unix.Flock_t) error {
+	for {
+		err := unix.FcntlFlock(uintptr(fd), cmd, lk)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}

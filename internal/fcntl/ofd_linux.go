@@ -1,0 +1,9 @@
+package fcntl
+
+import "golang.org/x/sys/unix"
+
+const (
+	none      = 0
+	setlkOFD  = unix.F_OFD_SETLK
+	setlkwOFD = unix.F_OFD_SETLKW
+)

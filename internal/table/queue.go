@@ -1,0 +1,67 @@
+package table
+
+// A queue has the goroutines that wait for one lock file, in order of arrival.
+// Any of them can leave it in constant time.
+type queue struct {
+	head, tail *waiter
+	tries      int // how many of them only try
+}
+
+// A waiter is one goroutine in a queue.
+type waiter struct {
+	prev, next *waiter
+	mode       Mode
+	try        bool
+
+	// state may change once, from queued, under Table.mu. Then wake is
+	// closed.
+	state outcome
+	wake  chan struct{}
+}
+
+func (q *queue) front() *waiter { return q.head }
+
+func (q *queue) push(mode Mode, try bool) *waiter {
+	w := &waiter{prev: q.tail, mode: mode, try: try, wake: make(chan struct{})}
+	if q.tail == nil {
+		q.head = w
+	} else {
+		q.tail.next = w
+	}
+	q.tail = w
+	if try {
+		q.tries++
+	}
+	return w
+}
+
+func (q *queue) pop() *waiter {
+	w := q.head
+	if w != nil {
+		q.remove(w)
+	}
+	return w
+}
+
+func (q *queue) remove(w *waiter) {
+	if w.prev == nil {
+		q.head = w.next
+	} else {
+		w.prev.next = w.next
+	}
+	if w.next == nil {
+		q.tail = w.prev
+	} else {
+		w.next.prev = w.prev
+	}
+	w.prev, w.next = nil, nil
+	if w.try {
+		q.tries--
+	}
+}
+
+// settle tells w what has become of its wish. It is not in the queue any more.
+func (w *waiter) settle(s outcome) {
+	w.state = s
+	close(w.wake)
+}

@@ -1,0 +1,331 @@
+// Package table makes the goroutines of one process share a lock file as
+// processes do.
+//
+// The kernel's file locks belong to a process or to an open file description,
+// never to a goroutine. So the process keeps one entry per lock file, keyed by
+// the identity of the file and not by its name, and each entry has one
+// descriptor, a queue of goroutines, and a token:
+//
+//   - Whoever has the token is the only one to talk to the kernel about the
+//     file: to open it, lock it, wait for it, unlock it and close it. Nobody
+//     has it while the lock is held; the last holder to release takes it.
+//   - A goroutine that finds the token free leads: it locks the file for
+//     itself and for the readers that came right behind it. All others queue,
+//     first in, first out, and the token passes down the queue.
+//
+// The rest of the system is behind [System] and [File], so that the whole of
+// the package is the same everywhere.
+package table
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"sync"
+	"time"
+)
+
+// Mode is what a lock lets others do.
+type Mode uint8
+
+const (
+	Shared    Mode = iota + 1 // with other shared holders
+	Exclusive                 // with nobody else
+)
+
+// ID identifies a file, whatever names it has: device and inode, or volume
+// serial number and file index.
+type ID struct{ Volume, File uint64 }
+
+// A System opens and tells apart lock files.
+type System interface {
+	// Identify returns the identity of the regular file that path names. It
+	// returns an error that is fs.ErrNotExist where nothing has that name.
+	Identify(path string) (ID, error)
+
+	// Names reports whether path names the file id now. The error is for
+	// when it cannot be told.
+	Names(path string, id ID) (bool, error)
+
+	// Open opens the regular file that path names, so that it can be locked
+	// in mode. It creates nothing, and never blocks.
+	Open(path string, mode Mode) (File, ID, error)
+
+	// Create is Open, but first makes the file, and the directories above
+	// it, where they are missing.
+	Create(path string, mode Mode, perm fs.FileMode) (File, ID, error)
+}
+
+// A File is one open descriptor of a lock file. Only Watch's channel is used
+// by more than one goroutine at a time.
+type File interface {
+	// Permits reports whether the descriptor can be locked in mode: some can
+	// be opened for reading only, and such cannot be locked exclusively.
+	Permits(mode Mode) bool
+
+	// Try locks the file if that can be done at once.
+	Try(mode Mode) (bool, error)
+
+	// Wait locks the file and blocks until it has. False means that this
+	// system or this moment has no such call.
+	Wait(mode Mode) (bool, error)
+
+	// Unlock lets go of all that Try and Wait have locked.
+	Unlock() error
+
+	// Close closes the descriptor, which tells the watchers in other
+	// processes that a try is worth it.
+	Close() error
+
+	// Watch returns a channel, of capacity one, that receives when a try is
+	// worth it, and a function that ends the watch. The channel is nil where
+	// the system has no such events or no room for more of them. An event
+	// may come too early, too often or, from foreign programs, not at all.
+	Watch() (<-chan struct{}, func())
+}
+
+// A Request is what a caller wants to lock, and how it wants to wait.
+type Request struct {
+	Path string
+	Perm fs.FileMode // of a file that has to be created, before umask
+
+	// Delay and MaxDelay are the times between tries where no event comes:
+	// the n-th wait is n×Delay, but at most MaxDelay.
+	Delay, MaxDelay time.Duration
+
+	// last is the file that Path named when it was last locked. Table.mu
+	// protects it.
+	last ID
+}
+
+// A Hold is one grant of a lock. It is given back once, by Release.
+type Hold struct{ entry *entry }
+
+// A Table has the locks of one process on the files of one System.
+type Table struct {
+	system System
+
+	// linger is for how long after it was opened the descriptor of a free
+	// lock may be kept for the next acquire.
+	linger time.Duration
+
+	// mu protects all that follows, and in each entry what is said there. It
+	// is never held during a system call.
+	mu       sync.Mutex
+	entries  map[ID]*entry
+	creating map[string]chan struct{} // closed when the attempt is over
+}
+
+// New returns an empty table. A process must have one per System: two know
+// nothing of each other.
+func New(system System, linger time.Duration) *Table {
+	return &Table{
+		system:   system,
+		linger:   linger,
+		entries:  make(map[ID]*entry),
+		creating: make(map[string]chan struct{}),
+	}
+}
+
+// These never leave the package.
+var (
+	errBusy  = errors.New("busy")                    // a try found the lock held
+	errStale = errors.New("path names another file") // start over
+)
+
+// Acquire locks the file that r.Path names. When it returns without an error,
+// the path named the locked file at an instant at which it was locked. When
+// ctx is done first, it returns ctx.Err() and leaves nothing behind.
+func (t *Table) Acquire(ctx context.Context, r *Request, mode Mode) (Hold, error) {
+	return t.acquire(ctx, r, mode, false)
+}
+
+// Try is Acquire for who does not want to wait. It reports false if the lock
+// is held, or somebody waits for it and would be passed.
+func (t *Table) Try(r *Request, mode Mode) (Hold, bool, error) {
+	h, err := t.acquire(context.Background(), r, mode, true)
+	if err == errBusy {
+		return Hold{}, false, nil
+	}
+	return h, err == nil, err
+}
+
+func (t *Table) acquire(ctx context.Context, r *Request, mode Mode, try bool) (Hold, error) {
+	for first := true; ; first = false {
+		if err := ctx.Err(); err != nil {
+			return Hold{}, err
+		}
+		e, err := t.enter(ctx, r, mode, try, first)
+		if err == errStale {
+			continue
+		}
+		if err != nil {
+			return Hold{}, err
+		}
+
+		// The name may have come to mean another file at any time before we
+		// had the lock. Who replaces a file under a lock and who locks the
+		// new one would then both be inside:
+		//
+		//	we                        others
+		//	open a, which is inode 1
+		//	                          lock inode 1, remove a, unlock
+		//	lock inode 1
+		//	                          create a, which is inode 2; lock it
+		//
+		// So look again, now that whoever plays by the rules has to wait.
+		named, err := t.system.Names(r.Path, e.id)
+		if named {
+			return Hold{e}, nil
+		}
+		// An error of this unlock says nothing about the file that the path
+		// names now.
+		_ = e.release()
+		if err != nil {
+			return Hold{}, err
+		}
+	}
+}
+
+// enter gets the lock of the file that r.Path seems to name.
+func (t *Table) enter(ctx context.Context, r *Request, mode Mode, try, first bool) (*entry, error) {
+	// A file is seldom replaced: what the path named last time it still
+	// names, and acquire looks after the fact. That saves a look before it,
+	// but is worth no wait: behind a file that the path does not name any
+	// more we could wait for ever.
+	t.mu.Lock()
+	if id := r.last; first && id != (ID{}) {
+		e := t.entries[id]
+		if e == nil {
+			e = t.add(id)
+		}
+		switch e.admit(mode) {
+		case granted:
+			t.mu.Unlock()
+			return e, nil
+		case leading:
+			t.mu.Unlock()
+			return e, e.lead(ctx, r, mode, try)
+		}
+	}
+	t.mu.Unlock()
+
+	id, err := t.system.Identify(r.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = t.create(ctx, r, mode)
+		if err == nil {
+			err = errStale
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+
+	t.mu.Lock()
+	r.last = id
+	e := t.entries[id]
+	if e == nil {
+		e = t.add(id)
+	}
+	switch e.admit(mode) {
+	case granted:
+		t.mu.Unlock()
+		return e, nil
+	case leading:
+		t.mu.Unlock()
+		return e, e.lead(ctx, r, mode, try)
+	}
+	if try && e.decided() {
+		t.mu.Unlock()
+		return nil, errBusy
+	}
+	w := e.queue.push(mode, try)
+	t.mu.Unlock()
+
+	select {
+	case <-w.wake:
+	case <-ctx.Done():
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, e.leave(w, err) // select takes any case that is ready
+	}
+	switch w.state {
+	case granted:
+		return e, nil
+	case leading:
+		return e, e.lead(ctx, r, mode, try)
+	default:
+		return nil, errBusy
+	}
+}
+
+// create makes the file of r, or waits for the goroutine that is about it:
+// else each of a thousand goroutines that find it missing would open it.
+func (t *Table) create(ctx context.Context, r *Request, mode Mode) error {
+	t.mu.Lock()
+	if done := t.creating[r.Path]; done != nil {
+		t.mu.Unlock()
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+		return nil // the caller looks again, at ctx too
+	}
+	done := make(chan struct{})
+	t.creating[r.Path] = done
+	t.mu.Unlock()
+
+	f, id, err := t.system.Create(r.Path, mode, r.Perm)
+	if err == nil {
+		t.adopt(f, id)
+	}
+
+	t.mu.Lock()
+	delete(t.creating, r.Path)
+	t.mu.Unlock()
+	close(done)
+	return err
+}
+
+// adopt gives an open descriptor to the entry of its file. It is not for the
+// one who opened it to close: that would drop the lock that another goroutine
+// may have got on the file, where locks belong to the process.
+func (t *Table) adopt(f File, id ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entries[id]
+	if e == nil {
+		e = t.add(id)
+	}
+	if e.idle() && e.file == nil {
+		e.file, e.opened = f, time.Now()
+	} else {
+		e.strays = append(e.strays, f)
+	}
+	if e.idle() {
+		e.expireLater()
+	}
+}
+
+// add makes the entry for a file. t.mu is held.
+func (t *Table) add(id ID) *entry {
+	e := &entry{table: t, id: id}
+	t.entries[id] = e
+	return e
+}
+
+// Release gives the lock back. It reports whether path still named the locked
+// file.
+func (h Hold) Release(path string) (named bool, err error) {
+	// Look first: when the lock is free, anybody may replace the file. What
+	// cannot be told is not reported, the lock is released all the same.
+	named, lookErr := h.entry.table.system.Names(path, h.entry.id)
+	return named || lookErr != nil, h.entry.release()
+}
+
+func (m Mode) String() string {
+	if m == Shared {
+		return "shared"
+	}
+	return "exclusive"
+}

@@ -1,0 +1,309 @@
+// Package fasteners provides locks between processes: on a lock file, released by
+// the operating system when a process dies. It is the Go counterpart of Python's
+// fasteners, and excludes processes that use that.
+//
+// An [InterProcessLock] has one holder. An [InterProcessReaderWriterLock] has one
+// writer or any number of readers. Whoever locks the same file takes part,
+// whatever name it uses for the file and whichever of the two types:
+//
+//	var lock = fasteners.NewInterProcessLock("/var/lock/report.lock")
+//
+//	func report(ctx context.Context) error {
+//		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+//		defer cancel()
+//		return fasteners.WithLock(ctx, lock, func(ctx context.Context) error {
+//			return writeReport(ctx) // nobody else is here
+//		})
+//	}
+//
+// # Goroutines
+//
+// A goroutine counts as a process. Locks may be used by any number of goroutines,
+// through one value or several, and these exclude each other just as processes do.
+// In a process they are served in order of arrival, readers that follow one another
+// together. A lock belongs to nobody in particular: as with a [sync.Mutex], one
+// goroutine may acquire it and another release it.
+//
+// No lock is reentrant: to acquire one that the same goroutine holds waits for that
+// goroutine, which is for ever or until the context is done. Nor can a read lock be
+// upgraded to a write lock.
+//
+// # Waiting
+//
+// A context bounds each wait, by a deadline or by cancellation. When it is done,
+// acquire returns at once with an error that [errors.Is] finds to be
+// [context.DeadlineExceeded] or [context.Canceled], and nothing is left behind.
+//
+// On Linux a waiter is woken when another process closes the lock file, which
+// releasing it and dying both entail. Elsewhere, and where that gives no sign (for
+// another host on a network file system, or a program that unlocks the file and keeps
+// it open), it tries again from time to time: see [WithPollInterval]. With a context
+// that cannot be done, such as [context.Background], the operating system does the
+// waiting.
+//
+// Thousands of goroutines that wait for one lock file cost the process one descriptor
+// and at most one thread.
+//
+// # The lock file
+//
+// It is created where it is missing, with the directories above it, and is never
+// written to, truncated or removed. Leave it in place. Should somebody remove or
+// replace it, there are still no two holders of one name: acquire makes sure that the
+// path names the very file that it has locked, and starts over when not. For a holder
+// whose file is removed meanwhile the protection is gone, as others can lock the new
+// one: release reports this as [ErrReplaced].
+//
+// The locks are advisory: they keep out only those who ask.
+//
+// # Errors
+//
+// Every error of a lock is an [*fs.PathError], with the path and with "acquire" or
+// "release" as Op. Take it apart with [errors.Is] and [errors.As].
+package fasteners
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-fasteners/fasteners/internal/table"
+)
+
+var (
+	// ErrNotAcquired is the cause of the error of a release by one who holds no
+	// lock. Nothing has been changed.
+	ErrNotAcquired = errors.New("lock is not acquired")
+
+	// ErrReplaced is the cause of the error of a release that found the path to
+	// name another file than the locked one, or none. The lock has been released.
+	// But since the file was removed or replaced, others could lock a new one:
+	// what was done under the lock may not have been done alone.
+	ErrReplaced = errors.New("lock file was removed or replaced while locked")
+)
+
+// An InterProcessLock is a lock on a file that one goroutine of one process holds at
+// a time. To an [InterProcessReaderWriterLock] on the same file it is a writer.
+//
+// It may be used by any number of goroutines, and must not be copied. It is not
+// reentrant. When the process ends, however that happens, the operating system
+// releases it.
+//
+// It is no [sync.Locker], as to acquire it can fail.
+type InterProcessLock struct {
+	handle
+
+	mu       sync.Mutex // protects hold and acquired
+	hold     table.Hold
+	acquired bool
+}
+
+// NewInterProcessLock returns a lock on the file that path names. Nothing is opened or
+// created before the lock is acquired.
+//
+// A relative path is looked up from the directory that is current when the lock is
+// acquired. Options and path are checked then, too.
+func NewInterProcessLock(path string, opts ...Option) *InterProcessLock {
+	l := new(InterProcessLock)
+	l.init(path, opts)
+	return l
+}
+
+// Acquire waits until it has the lock, or ctx is done. A ctx that is done already wins
+// over a lock that is free.
+//
+// When Acquire returns nil, the path names the very file that is locked, and no other
+// goroutine or process will acquire the lock until [InterProcessLock.Release] or the
+// end of this process. Any other outcome is an [*fs.PathError], with nothing held or
+// left behind. Its cause is ctx.Err(), or what the operating system says about the
+// file, or [fs.ErrInvalid] for a path or an option that can never work.
+func (l *InterProcessLock) Acquire(ctx context.Context) error {
+	hold, err := l.acquire(ctx, table.Exclusive)
+	if err == nil {
+		l.set(hold)
+	}
+	return err
+}
+
+// TryAcquire acquires the lock if nobody holds it or waits for it in this process, and
+// reports whether it has. The error is as that of [InterProcessLock.Acquire]; that the
+// lock is held by somebody else is none.
+func (l *InterProcessLock) TryAcquire() (bool, error) {
+	hold, ok, err := l.try(table.Exclusive)
+	if ok {
+		l.set(hold)
+	}
+	return ok, err
+}
+
+func (l *InterProcessLock) set(hold table.Hold) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hold, l.acquired = hold, true
+}
+
+// Release gives back the lock that was acquired through l, by this goroutine or by
+// another one.
+//
+// The cause of its error is [ErrNotAcquired] if there was none, and [ErrReplaced] if
+// the lock has been released but its file was removed or replaced before. With any
+// other error, too, the lock is not held any more.
+func (l *InterProcessLock) Release() error {
+	l.mu.Lock()
+	hold, acquired := l.hold, l.acquired
+	l.hold, l.acquired = table.Hold{}, false
+	l.mu.Unlock()
+	if !acquired {
+		return l.fail("release", ErrNotAcquired)
+	}
+	return l.release(hold)
+}
+
+// Acquired reports whether the lock is held through l. When others use l, the answer
+// may be out of date as soon as it is there.
+func (l *InterProcessLock) Acquired() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.acquired
+}
+
+// A handle is what the two types of lock have in common: a path, options, and the
+// way to the process's table of locks.
+type handle struct {
+	request table.Request
+	logger  *slog.Logger // or nil
+	invalid error        // what is wrong with path or options
+}
+
+func (h *handle) init(path string, opts []Option) {
+	h.request = table.Request{Path: path, Perm: 0o666}
+	switch {
+	case path == "":
+		h.invalid = fmt.Errorf("empty path: %w", fs.ErrInvalid)
+	case strings.Contains(path, "\x00"):
+		h.invalid = fmt.Errorf("NUL byte in path: %w", fs.ErrInvalid)
+	}
+	WithPollInterval(0, 0).apply(h)
+	for _, o := range opts {
+		o.apply(h)
+	}
+}
+
+// Path returns the path that the lock was made with.
+func (h *handle) Path() string { return h.request.Path }
+
+// Exists reports whether the lock file exists. It says nothing about who holds the
+// lock: the file stays when the lock is released.
+func (h *handle) Exists() bool {
+	return exists(h.request.Path)
+}
+
+func (h *handle) acquire(ctx context.Context, mode table.Mode) (table.Hold, error) {
+	err := h.invalid
+	if ctx == nil {
+		err = fmt.Errorf("nil context: %w", fs.ErrInvalid)
+	}
+	if err != nil {
+		return table.Hold{}, h.fail("acquire", err)
+	}
+	var start time.Time
+	if h.logger != nil {
+		start = time.Now()
+	}
+	hold, err := locks.Acquire(ctx, &h.request, mode)
+	if h.logger != nil {
+		h.log("acquire", err, slog.String("mode", mode.String()), slog.Duration("waited", time.Since(start)))
+	}
+	if err != nil {
+		return hold, h.fail("acquire", err)
+	}
+	return hold, nil
+}
+
+func (h *handle) try(mode table.Mode) (table.Hold, bool, error) {
+	if h.invalid != nil {
+		return table.Hold{}, false, h.fail("acquire", h.invalid)
+	}
+	hold, ok, err := locks.Try(&h.request, mode)
+	if h.logger != nil {
+		h.log("try to acquire", err, slog.String("mode", mode.String()), slog.Bool("acquired", ok))
+	}
+	if err != nil {
+		return hold, false, h.fail("acquire", err)
+	}
+	return hold, ok, nil
+}
+
+func (h *handle) release(hold table.Hold) error {
+	named, err := hold.Release(h.request.Path)
+	if err == nil && !named {
+		err = ErrReplaced
+	}
+	if h.logger != nil {
+		h.log("release", err)
+	}
+	if err != nil {
+		return h.fail("release", err)
+	}
+	return nil
+}
+
+func (h *handle) fail(op string, err error) error {
+	return &fs.PathError{Op: op, Path: h.request.Path, Err: err}
+}
+
+func (h *handle) log(what string, err error, attrs ...slog.Attr) {
+	attrs = append(attrs, slog.String("path", h.request.Path))
+	if err != nil {
+		attrs = append(attrs, slog.Any("error", err))
+	}
+	h.logger.LogAttrs(context.Background(), slog.LevelDebug, "fasteners: "+what, attrs...)
+}
+
+// locks has all locks of this process.
+var locks = table.New(system{}, linger)
+
+// An Option changes how a lock behaves. The same options serve both types of lock.
+type Option interface{ apply(*handle) }
+
+type option func(*handle)
+
+func (o option) apply(h *handle) { o(h) }
+
+// WithPollInterval sets the times between tries for a waiter that the operating system
+// tells nothing: delay at first, longer by delay after each, at most maxDelay. Each is
+// then shortened by a random part, of up to a half. The default, which zero stands for,
+// is 10 ms and 100 ms.
+//
+// A maxDelay below delay counts as delay. With a negative one of either acquiring the
+// lock fails, with the cause [fs.ErrInvalid].
+func WithPollInterval(delay, maxDelay time.Duration) Option {
+	return option(func(h *handle) {
+		if delay < 0 || maxDelay < 0 {
+			h.invalid = fmt.Errorf("negative poll interval: %w", fs.ErrInvalid)
+		}
+		if delay == 0 {
+			delay = 10 * time.Millisecond
+		}
+		if maxDelay == 0 {
+			maxDelay = 100 * time.Millisecond
+		}
+		h.request.Delay, h.request.MaxDelay = delay, max(delay, maxDelay)
+	})
+}
+
+// WithFileMode sets the permissions of a lock file that has to be created, before
+// umask. The default is 0666. Those of an existing file are never changed.
+func WithFileMode(perm fs.FileMode) Option {
+	return option(func(h *handle) { h.request.Perm = perm.Perm() })
+}
+
+// WithLogger makes the lock log each acquire, try and release, at [slog.LevelDebug]. A
+// nil logger, which is the default, logs nothing.
+func WithLogger(logger *slog.Logger) Option {
+	return option(func(h *handle) { h.logger = logger })
+}

@@ -1,0 +1,38 @@
+//go:build !unix
+
+package fasteners
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/go-fasteners/fasteners/internal/table"
+)
+
+// There are no file locks here, so nothing gets as far as to open a file.
+
+const linger = 0
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+type system struct{}
+
+func (system) Identify(string) (table.ID, error) {
+	return table.ID{}, errors.ErrUnsupported
+}
+
+func (system) Names(string, table.ID) (bool, error) {
+	return false, errors.ErrUnsupported
+}
+
+func (system) Open(string, table.Mode) (table.File, table.ID, error) {
+	return nil, table.ID{}, errors.ErrUnsupported
+}
+
+func (system) Create(string, table.Mode, fs.FileMode) (table.File, table.ID, error) {
+	return nil, table.ID{}, errors.ErrUnsupported
+}

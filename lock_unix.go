@@ -1,0 +1,202 @@
+//go:build unix
+
+package fasteners
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/go-fasteners/fasteners/internal/fcntl"
+	"github.com/go-fasteners/fasteners/internal/table"
+	"github.com/go-fasteners/fasteners/internal/wake"
+)
+
+// To open and close a file costs more than to lock it. Who waits in another process is
+// woken by the close, so he loses this much at most, and only against one who locks and
+// releases all the time.
+const linger = time.Millisecond
+
+func exists(path string) bool {
+	var st unix.Stat_t
+	return stat(path, &st) == nil
+}
+
+// system is the file system, as the table sees it.
+type system struct{}
+
+func (system) Identify(path string) (table.ID, error) {
+	var st unix.Stat_t
+	if err := stat(path, &st); err != nil {
+		return table.ID{}, err
+	}
+	return identify(&st)
+}
+
+func (system) Names(path string, id table.ID) (bool, error) {
+	var st unix.Stat_t
+	switch err := stat(path, &st); err {
+	case nil:
+		return id == idOf(&st), nil
+	case unix.ENOENT, unix.ENOTDIR:
+		return false, nil
+	default:
+		return false, err
+	}
+}
+
+func (system) Open(path string, mode table.Mode) (table.File, table.ID, error) {
+	// Read and write serves readers and writers of this process alike. Without
+	// O_CREAT: on a file of somebody else in a sticky directory, such as /tmp, that
+	// can fail even if the file is there (fs.protected_regular, proc(5)).
+	f, err := open(path, unix.O_RDWR, 0)
+	if isPermission(err) {
+		// What is asked for now needs only the one.
+		access := unix.O_RDONLY
+		if mode == table.Exclusive {
+			access = unix.O_WRONLY
+		}
+		if g, err := open(path, access, 0); err == nil {
+			return identified(g)
+		}
+	}
+	if err != nil {
+		return nil, table.ID{}, err
+	}
+	return identified(f)
+}
+
+func (s system) Create(path string, mode table.Mode, perm fs.FileMode) (table.File, table.ID, error) {
+	f, err := open(path, unix.O_RDWR|unix.O_CREAT, perm)
+	if err == unix.ENOENT {
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			return nil, table.ID{}, err
+		}
+		f, err = open(path, unix.O_RDWR|unix.O_CREAT, perm)
+	}
+	if isPermission(err) {
+		// Somebody else may have made it just now.
+		if f, id, err := s.Open(path, mode); err == nil {
+			return f, id, nil
+		}
+	}
+	if err != nil {
+		return nil, table.ID{}, err
+	}
+	return identified(f)
+}
+
+func isPermission(err error) bool {
+	return err == unix.EACCES || err == unix.EPERM || err == unix.EROFS
+}
+
+// A file is an open lock file.
+type file struct {
+	fcntl.Descriptor
+	access int // O_RDWR, O_RDONLY or O_WRONLY
+}
+
+func open(path string, flags int, perm fs.FileMode) (*file, error) {
+	// Should the path name a FIFO by now, O_NONBLOCK keeps us from waiting for its
+	// other end, and O_NOCTTY a terminal from becoming ours.
+	flags |= unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
+	for {
+		fd, err := unix.Open(path, flags, uint32(perm))
+		switch {
+		case err == nil:
+			return &file{fcntl.Descriptor{FD: fd}, flags & unix.O_ACCMODE}, nil
+		case err == unix.EAGAIN && flags&unix.O_NONBLOCK != 0:
+			// A lease on it, of a file server say, has to be broken (fcntl(2)).
+			// Only regular files have leases, so this is no FIFO.
+			flags &^= unix.O_NONBLOCK
+		case err != unix.EINTR:
+			return nil, err
+		}
+	}
+}
+
+// identified returns f with its identity, or closes it.
+func identified(f *file) (table.File, table.ID, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(f.FD, &st)
+	var id table.ID
+	if err == nil {
+		id, err = identify(&st)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, id, err
+	}
+	return f, id, nil
+}
+
+func (f *file) Permits(mode table.Mode) bool {
+	switch f.access {
+	case unix.O_RDONLY:
+		return mode == table.Shared
+	case unix.O_WRONLY:
+		return mode == table.Exclusive
+	}
+	return true
+}
+
+func (f *file) Try(mode table.Mode) (bool, error) {
+	return f.Descriptor.Try(lockType(mode), fcntl.Whole)
+}
+
+func (f *file) Wait(mode table.Mode) (bool, error) {
+	return f.Descriptor.Wait(lockType(mode), fcntl.Whole)
+}
+
+func (f *file) Unlock() error {
+	return f.Descriptor.Unlock(fcntl.Whole)
+}
+
+// Close does not try again after EINTR: by then the descriptor may be another one's.
+func (f *file) Close() error {
+	if err := unix.Close(f.FD); err != unix.EINTR {
+		return err
+	}
+	return nil
+}
+
+func (f *file) Watch() (<-chan struct{}, func()) {
+	return wake.Watch(f.FD)
+}
+
+func stat(path string, st *unix.Stat_t) error {
+	for {
+		err := unix.Stat(path, st)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// identify returns the identity of a regular file. It refuses all else before it is
+// opened, as that alone can rewind a tape or arm a watchdog.
+func identify(st *unix.Stat_t) (table.ID, error) {
+	kind := "file of unknown type"
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return idOf(st), nil
+	case unix.S_IFDIR:
+		return table.ID{}, fmt.Errorf("not a regular file: %w", syscall.EISDIR)
+	case unix.S_IFIFO:
+		kind = "named pipe"
+	case unix.S_IFSOCK:
+		kind = "socket"
+	case unix.S_IFCHR, unix.S_IFBLK:
+		kind = "device"
+	}
+	return table.ID{}, fmt.Errorf("not a regular file but a %s: %w", kind, fs.ErrInvalid)
+}
+
+func idOf(st *unix.Stat_t) table.ID {
+	return table.ID{Volume: uint64(st.Dev), File: uint64(st.Ino)}
+}

@@ -181,10 +181,7 @@ type handle struct {
 
 func (h *handle) init(path string, opts []Option) {
 	h.request = table.Request{Path: path, Perm: 0o666}
-	switch {
-	case path == "":
-		h.invalid = fmt.Errorf("empty path: %w", fs.ErrInvalid)
-	case strings.Contains(path, "\x00"):
+	if strings.Contains(path, "\x00") {
 		h.invalid = fmt.Errorf("NUL byte in path: %w", fs.ErrInvalid)
 	}
 	WithPollInterval(0, 0).apply(h)
@@ -202,13 +199,23 @@ func (h *handle) Exists() bool {
 	return exists(h.request.Path)
 }
 
-func (h *handle) acquire(ctx context.Context, mode table.Mode) (table.Hold, error) {
-	err := h.invalid
-	if ctx == nil {
-		err = fmt.Errorf("nil context: %w", fs.ErrInvalid)
+// check returns an error if nothing can be acquired through h.
+func (h *handle) check() error {
+	if h.request.Path == "" { // as in a lock that was not made by its constructor
+		return h.fail("acquire", fmt.Errorf("empty path: %w", fs.ErrInvalid))
 	}
-	if err != nil {
-		return table.Hold{}, h.fail("acquire", err)
+	if h.invalid != nil {
+		return h.fail("acquire", h.invalid)
+	}
+	return nil
+}
+
+func (h *handle) acquire(ctx context.Context, mode table.Mode) (table.Hold, error) {
+	if ctx == nil {
+		return table.Hold{}, h.fail("acquire", fmt.Errorf("nil context: %w", fs.ErrInvalid))
+	}
+	if err := h.check(); err != nil {
+		return table.Hold{}, err
 	}
 	var start time.Time
 	if h.logger != nil {
@@ -225,8 +232,8 @@ func (h *handle) acquire(ctx context.Context, mode table.Mode) (table.Hold, erro
 }
 
 func (h *handle) try(mode table.Mode) (table.Hold, bool, error) {
-	if h.invalid != nil {
-		return table.Hold{}, false, h.fail("acquire", h.invalid)
+	if err := h.check(); err != nil {
+		return table.Hold{}, false, err
 	}
 	hold, ok, err := locks.Try(&h.request, mode)
 	if h.logger != nil {

@@ -148,8 +148,8 @@ func (e *entry) try(r *Request, mode Mode) error {
 	return errBusy
 }
 
-// echo is when to try again after an event that brought nothing. A process
-// that dies closes its files first and loses its locks a moment later.
+// echo is when to try again after an event that brought nothing. A process that dies
+// closes its files first and loses its locks a moment later.
 const echo = time.Millisecond
 
 // await tries until it has the lock: on each event, and after each delay.
@@ -160,21 +160,31 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 	// first turn of the loop tries at once.
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for attempt := time.Duration(0); ; {
+	delay, echoing := time.Duration(0), time.Duration(0)
+	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-events:
-			timer.Reset(echo)
+			echoing = echo
 		case <-timer.C:
-			attempt++
-			timer.Reset(jitter(min(attempt*r.Delay, r.MaxDelay)))
+			if echoing > 0 {
+				echoing *= 2
+			} else {
+				delay = min(delay+r.Delay, r.MaxDelay)
+			}
 		}
 		if err := ctx.Err(); err != nil {
 			return err // select takes any case that is ready
 		}
 		if err := e.try(r, mode); err != errBusy {
 			return err
+		}
+		if echoing > 0 && echoing < delay {
+			timer.Reset(echoing)
+		} else {
+			echoing = 0
+			timer.Reset(jitter(delay))
 		}
 	}
 }

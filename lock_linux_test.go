@@ -1,0 +1,100 @@
+package fasteners_test
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/go-fasteners/fasteners"
+)
+
+func mountTmpfs(dir, options string) error {
+	return unix.Mount("fasteners-test", dir, "tmpfs", 0, options)
+}
+
+func unmount(dir string) error {
+	return unix.Unmount(dir, unix.MNT_DETACH)
+}
+
+// With polling out of the question, an event tells a waiter that the lock was released, that
+// its holder has died, or that the file was replaced.
+func TestEventsWakeWaiters(t *testing.T) {
+	events := map[string]func(t *testing.T, p *process, path string){
+		"release": func(t *testing.T, p *process, path string) { p.release() },
+		"death":   func(t *testing.T, p *process, path string) { p.kill() },
+		"removal": func(t *testing.T, p *process, path string) { must(t, os.Remove(path)) },
+		"move":    func(t *testing.T, p *process, path string) { must(t, os.Rename(path, path+".old")) },
+		"replacement": func(t *testing.T, p *process, path string) {
+			must(t, os.WriteFile(path+".new", nil, 0o666))
+			must(t, os.Rename(path+".new", path))
+		},
+	}
+	for name, event := range events {
+		for i := range sides("") {
+			path := lockPath(t)
+			s := sides(path, fasteners.WithPollInterval(time.Hour, time.Hour))[i]
+			t.Run(name+"/"+s.name, func(t *testing.T) {
+				p := startHolder(t, path, "write")
+				done := s.goAcquire(t, cancellable(t))
+				event(t, p, path)
+				must(t, <-done)
+				s.mustRelease(t)
+			})
+		}
+	}
+}
+
+// Where there are no events to be had, waiting takes polling, but does not fail.
+func TestNoInotifyInstancesLeft(t *testing.T) {
+	var all []int
+	defer func() {
+		for _, fd := range all {
+			unix.Close(fd)
+		}
+	}()
+	for {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+		if err == unix.EMFILE {
+			break
+		}
+		must(t, err)
+		all = append(all, fd)
+	}
+	path := lockPath(t)
+	p := startHolder(t, path, "write")
+	s := sides(path)[0]
+	done := s.goAcquire(t, cancellable(t))
+	p.release()
+	must(t, <-done)
+	s.mustRelease(t)
+}
+
+// Somebody has a lease on the lock file, as file servers do. To open the file breaks it.
+func TestLease(t *testing.T) {
+	path := lockPath(t)
+	must(t, os.WriteFile(path, nil, 0o666))
+	f, err := os.Open(path)
+	must(t, err)
+	defer f.Close()
+	fd := f.Fd()
+	if _, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK); err != nil {
+		missing(t, "leases")
+	}
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGIO)
+	defer signal.Stop(broken)
+	over := make(chan bool)
+	go func() {
+		<-broken
+		unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK)
+		close(over)
+	}()
+	s := sides(path)[0]
+	s.mustAcquire(t)
+	<-over
+	s.mustRelease(t)
+}

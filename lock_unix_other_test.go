@@ -1,0 +1,8 @@
+//go:build unix && !linux
+
+package fasteners_test
+
+import "errors"
+
+func mountTmpfs(dir, options string) error { return errors.ErrUnsupported }
+func unmount(dir string) error             { return errors.ErrUnsupported }

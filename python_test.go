@@ -1,0 +1,140 @@
+package fasteners_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// The real fasteners for Python is a peer. pythonHelpers talks as our helpers do.
+const pythonHelpers = `
+import sys
+import fasteners
+
+def lock(path, side):
+    if side == "exclusive":
+        l = fasteners.InterProcessLock(path)
+        return l.acquire, l.release
+    l = fasteners.InterProcessReaderWriterLock(path)
+    if side == "read":
+        return l.acquire_read_lock, l.release_read_lock
+    return l.acquire_write_lock, l.release_write_lock
+
+def say(line):
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+def hold(path, side):
+    acquire, release = lock(path, side)
+    say("waiting")
+    acquire(delay=0.001, max_delay=0.01)
+    say("held")
+    if not sys.stdin.readline():
+        return
+    release()
+    say("released")
+
+def attempt(path, side):
+    acquire, release = lock(path, side)
+    say(str(bool(acquire(blocking=False))).lower())
+
+# As the helper of TestIntervals.
+def intervals(path, counter):
+    sys.stdin.read()
+    for i in range(100):
+        side = ["exclusive", "read", "write"][i % 3]
+        acquire, release = lock(path, side)
+        acquire(delay=0.0001, max_delay=0.002)
+        if side == "read":
+            say("+r")
+            say("-r")
+        else:
+            say("+w")
+            n = int(open(counter).read())
+            with open(counter, "w") as f:
+                f.write(str(n + 1))
+            say("-w")
+        release()
+
+{"hold": hold, "try": attempt, "intervals": intervals}[sys.argv[1]](*sys.argv[2:])
+`
+
+// python returns a command that runs one of pythonHelpers. It skips the test if there is no
+// Python that has fasteners.
+func python(t *testing.T) func(args ...string) *exec.Cmd {
+	t.Helper()
+	for _, name := range []string{"python3", "/usr/bin/python3"} {
+		if exec.Command(name, "-c", "import fasteners").Run() == nil {
+			return func(args ...string) *exec.Cmd {
+				return exec.Command(name, append([]string{"-c", pythonHelpers}, args...)...)
+			}
+		}
+	}
+	missing(t, "Python's fasteners (Debian: python3-fasteners)")
+	return nil
+}
+
+func TestPairsWithPython(t *testing.T) {
+	command := python(t)
+	for i, ours := range []string{"exclusive", "read", "write"} {
+		for _, theirs := range []string{"exclusive", "read", "write"} {
+			t.Run(ours+"/"+theirs, func(t *testing.T) {
+				path := lockPath(t)
+				s := sides(path)[i]
+				if ours == "read" && theirs == "read" {
+					s.mustAcquire(t)
+					start(t, command("try", path, theirs)).expect("true")
+					s.mustRelease(t)
+					p := start(t, command("hold", path, theirs))
+					p.expect("waiting")
+					p.expect("held")
+					s.mustTry(t, true)
+					return
+				}
+
+				s.mustAcquire(t)
+				start(t, command("try", path, theirs)).expect("false")
+				p := start(t, command("hold", path, theirs))
+				p.expect("waiting")
+				s.mustRelease(t)
+				p.expect("held")
+				s.mustTry(t, false)
+
+				done := s.goAcquire(t, cancellable(t))
+				p.release()
+				must(t, <-done)
+				s.mustRelease(t)
+
+				// Death frees, on either side.
+				p = start(t, command("hold", path, theirs))
+				p.expect("waiting")
+				p.expect("held")
+				done = s.goAcquire(t, background)
+				p.kill()
+				must(t, <-done)
+				s.mustRelease(t)
+
+				holder := startHolder(t, path, ours)
+				p = start(t, command("hold", path, theirs))
+				p.expect("waiting")
+				holder.kill()
+				p.expect("held")
+			})
+		}
+	}
+}
+
+// As TestIntervals, with Python among the processes.
+func TestIntervalsWithPython(t *testing.T) {
+	command := python(t)
+	path := lockPath(t)
+	counter := filepath.Join(t.TempDir(), "counter")
+	must(t, os.WriteFile(counter, []byte("0"), 0o666))
+	j := newJournal(t)
+	for range 3 {
+		j.addHelper(t, "intervals", path, counter)
+		j.add(t, command("intervals", path, counter))
+	}
+	checkIntervals(t, j, counter)
+}

@@ -148,7 +148,7 @@ func (e *entry) try(r *Request, mode Mode) error {
 	return errBusy
 }
 
-// echo is when to try again after an event that brought nothing. A process that dies
+// echo is when to try again after an event that brought nothing: a process that dies
 // closes its files first and loses its locks a moment later.
 const echo = time.Millisecond
 
@@ -156,23 +156,24 @@ const echo = time.Millisecond
 func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 	events, stop := e.file.Watch()
 	defer stop()
-	// A release between the last try and the watch has made no event: the
-	// first turn of the loop tries at once.
+	// What happened between the last try and the watch has made no event here. So this
+	// begins as if there had just been one:
+	//
+	//	holder dies                   we
+	//	                              try: busy
+	//	closes its files: an event
+	//	                              watch; try: busy
+	//	loses its lock                wait for an event
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	delay, echoing := time.Duration(0), time.Duration(0)
+	next, delay := echo, r.Delay
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-events:
-			echoing = echo
+			next = echo
 		case <-timer.C:
-			if echoing > 0 {
-				echoing *= 2
-			} else {
-				delay = min(delay+r.Delay, r.MaxDelay)
-			}
 		}
 		if err := ctx.Err(); err != nil {
 			return err // select takes any case that is ready
@@ -180,11 +181,11 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 		if err := e.try(r, mode); err != errBusy {
 			return err
 		}
-		if echoing > 0 && echoing < delay {
-			timer.Reset(echoing)
+		timer.Reset(jitter(min(next, delay)))
+		if next < delay {
+			next *= 2
 		} else {
-			echoing = 0
-			timer.Reset(jitter(delay))
+			delay = min(delay+r.Delay, r.MaxDelay)
 		}
 	}
 }

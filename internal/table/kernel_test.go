@@ -1,0 +1,279 @@
+package table
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// A kernel has files with locks on them, and processes that use them. It stands in for the
+// real one where a test wants every system call to happen when it says so.
+type kernel struct {
+	// sched, if there is one, decides when a system call happens.
+	sched func(*call)
+
+	mu     sync.Mutex
+	names  map[string]*inode
+	inodes uint64
+	open   []*descriptor
+	faults []string // of what the table did wrong
+}
+
+// An inode is a file. Its locks have owners: descriptors, or processes where the locks are
+// of the classic form.
+type inode struct {
+	id    ID
+	locks map[any]Mode
+}
+
+// A proc is a process, and the System of its table.
+type proc struct {
+	*kernel
+	pid     int
+	classic bool // locks belong to the process, and go with any descriptor of the file
+	dead    bool
+	fail    map[string]error // what the next system call of a name fails with
+}
+
+// A call is a system call that is to happen.
+type call struct {
+	proc  *proc
+	name  string
+	ready func() bool // whether it would not block
+	do    func()
+	done  chan struct{}
+}
+
+func newKernel(paths ...string) *kernel {
+	k := &kernel{names: map[string]*inode{}}
+	for _, p := range paths {
+		k.create(p)
+	}
+	return k
+}
+
+func (k *kernel) create(path string) *inode {
+	k.inodes++
+	ino := &inode{ID{1, k.inodes}, map[any]Mode{}}
+	k.names[path] = ino
+	return ino
+}
+
+// unlink takes the name of a file away, and tells those who watch it.
+func (k *kernel) unlink(path string) {
+	if ino := k.names[path]; ino != nil {
+		delete(k.names, path)
+		k.event(ino)
+	}
+}
+
+func (k *kernel) event(ino *inode) {
+	for _, d := range k.open {
+		if d.ino == ino && d.watch != nil {
+			select {
+			case d.watch <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+func (k *kernel) fault(format string, args ...any) {
+	k.faults = append(k.faults, fmt.Sprintf(format, args...))
+}
+
+var errDead = errors.New("process is dead")
+
+// call makes a system call, now or when the scheduler wants it. Of a dead process it does
+// nothing.
+func (p *proc) call(name string, ready func() bool, do func() error) (err error) {
+	c := &call{p, name, ready, nil, make(chan struct{})}
+	c.do = func() {
+		switch fail := p.fail[name]; {
+		case p.dead:
+			err = errDead
+		case fail != nil:
+			delete(p.fail, name)
+			err = fail
+		default:
+			err = do()
+		}
+	}
+	if p.sched != nil {
+		p.sched(c)
+		<-c.done
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.do()
+	return err
+}
+
+func always() bool { return true }
+
+func (p *proc) Identify(path string) (id ID, err error) {
+	err = p.call("identify", always, func() error {
+		ino := p.names[path]
+		if ino == nil {
+			return fs.ErrNotExist
+		}
+		id = ino.id
+		return nil
+	})
+	return id, err
+}
+
+func (p *proc) Names(path string, id ID) (named bool, err error) {
+	err = p.call("names", always, func() error {
+		named = p.names[path] != nil && p.names[path].id == id
+		return nil
+	})
+	return named, err
+}
+
+func (p *proc) Open(path string, mode Mode) (f File, id ID, err error) {
+	err = p.call("open", always, func() error {
+		if p.names[path] == nil {
+			return fs.ErrNotExist
+		}
+		f, id = p.descriptor(path, mode)
+		return nil
+	})
+	return f, id, err
+}
+
+func (p *proc) Create(path string, mode Mode, perm fs.FileMode) (f File, id ID, err error) {
+	err = p.call("create", always, func() error {
+		if p.names[path] == nil {
+			p.create(path)
+		}
+		f, id = p.descriptor(path, mode)
+		return nil
+	})
+	return f, id, err
+}
+
+// descriptor opens path. A path that says "read-only" can be opened for one mode at a time.
+func (p *proc) descriptor(path string, mode Mode) (*descriptor, ID) {
+	d := &descriptor{proc: p, ino: p.names[path]}
+	if strings.Contains(path, "read-only") {
+		d.only = mode
+	}
+	p.open = append(p.open, d)
+	return d, d.ino.id
+}
+
+// A descriptor is an open file, and the File of a table.
+type descriptor struct {
+	*proc
+	ino   *inode
+	only  Mode // if not 0, all that it permits
+	watch chan struct{}
+}
+
+func (d *descriptor) owner() any {
+	if d.classic {
+		return d.proc
+	}
+	return d
+}
+
+func (d *descriptor) Permits(mode Mode) bool { return d.only == 0 || d.only == mode }
+
+// free reports whether d could be locked in mode.
+func (d *descriptor) free(mode Mode) bool {
+	for owner, held := range d.ino.locks {
+		if owner != d.owner() && (held == Exclusive || mode == Exclusive) {
+			return false
+		}
+	}
+	return true
+}
+
+func (d *descriptor) Try(mode Mode) (ok bool, err error) {
+	err = d.call("try", always, func() error {
+		d.check("locked")
+		if d.ino.locks[d.owner()] != 0 {
+			d.fault("a lock is converted")
+		}
+		if ok = d.free(mode); ok {
+			d.ino.locks[d.owner()] = mode
+		}
+		return nil
+	})
+	return ok, err
+}
+
+func (d *descriptor) Wait(mode Mode) (ok bool, err error) {
+	if d.sched == nil {
+		return false, nil // as if it were a deadlock: the table has to poll
+	}
+	ready := func() bool { return d.dead || d.free(mode) }
+	err = d.call("wait", ready, func() error {
+		d.check("locked")
+		d.ino.locks[d.owner()] = mode
+		return nil
+	})
+	return err == nil, err
+}
+
+func (d *descriptor) Unlock() error {
+	return d.call("unlock", always, func() error {
+		d.check("unlocked")
+		delete(d.ino.locks, d.owner())
+		return nil
+	})
+}
+
+func (d *descriptor) Close() error {
+	return d.call("close", always, func() error {
+		d.check("closed")
+		if d.ino.locks[d.owner()] != 0 {
+			d.fault("process %d closes a file on which it has a lock", d.pid)
+			delete(d.ino.locks, d.owner())
+		}
+		d.kernel.open = slices.DeleteFunc(d.kernel.open, func(o *descriptor) bool { return o == d })
+		d.event(d.ino)
+		return nil
+	})
+}
+
+func (d *descriptor) check(done string) {
+	if !slices.Contains(d.kernel.open, d) {
+		d.fault("process %d: a closed descriptor is %s", d.pid, done)
+	}
+}
+
+func (d *descriptor) Watch() (<-chan struct{}, func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.watch = make(chan struct{}, 1)
+	return d.watch, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.watch = nil
+	}
+}
+
+// kill ends the process. Its files are closed, and who watches them is told so; a moment
+// later its locks are gone.
+func (p *proc) kill() (reap func()) {
+	p.dead = true
+	for _, d := range slices.Clone(p.open) {
+		if d.proc == p {
+			p.event(d.ino)
+		}
+	}
+	return func() {
+		for _, d := range slices.Clone(p.open) {
+			if d.proc == p {
+				delete(d.ino.locks, d.owner())
+			}
+		}
+		p.kernel.open = slices.DeleteFunc(p.kernel.open, func(d *descriptor) bool { return d.proc == p })
+	}
+}

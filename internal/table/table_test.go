@@ -1,0 +1,361 @@
+package table
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func request(path string) *Request {
+	return &Request{Path: path, Delay: time.Millisecond, MaxDelay: time.Millisecond}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// acquire acquires in a goroutine of a bubble, and returns once that has got as far as it can.
+func acquire(ctx context.Context, table *Table, mode Mode, then func(Hold, error)) {
+	go func() { then(table.Acquire(ctx, request(path), mode)) }()
+	synctest.Wait()
+}
+
+// Goroutines of a process are served in order of arrival, readers that follow one another
+// together, whichever of them the lock has to wait for.
+func TestFirstComeFirstServed(t *testing.T) {
+	for _, heldBy := range []string{"same process", "other process"} {
+		t.Run(heldBy, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newKernel(path)
+				table := New(&proc{kernel: k}, time.Millisecond)
+				holder := table
+				if heldBy == "other process" {
+					holder = New(&proc{kernel: k, pid: 1}, time.Millisecond)
+				}
+				first, err := holder.Acquire(t.Context(), request(path), Exclusive)
+				must(t, err)
+
+				var mu sync.Mutex
+				var order []string
+				var holds []Hold
+				for i, mode := range []Mode{Exclusive, Shared, Shared, Exclusive, Shared} {
+					acquire(t.Context(), table, mode, func(h Hold, err error) {
+						mu.Lock()
+						defer mu.Unlock()
+						if err != nil {
+							t.Error(err)
+						}
+						order = append(order, fmt.Sprint(i))
+						holds = append(holds, h)
+					})
+				}
+				step := func(want ...string) {
+					t.Helper()
+					time.Sleep(time.Second) // of the bubble: for tries
+					synctest.Wait()
+					mu.Lock()
+					defer mu.Unlock()
+					seen := map[string]bool{}
+					for _, o := range order {
+						seen[o] = true
+					}
+					for _, w := range want {
+						if !seen[w] || len(order) != len(want) {
+							t.Fatalf("served: %v, want %v in any order", order, want)
+						}
+					}
+					order = nil
+				}
+				release := func(n int) {
+					t.Helper()
+					for _, h := range holds[:n] {
+						_, err := h.Release(path)
+						must(t, err)
+					}
+					holds = holds[n:]
+				}
+				step()
+				holds = append(holds, first)
+				release(1)
+				step("0")
+				release(1)
+				step("1", "2")
+				release(1)
+				step() // one reader is still inside
+				release(1)
+				step("3")
+				release(1)
+				step("4")
+				release(1)
+				step()
+			})
+		})
+	}
+}
+
+// A waiter that gives up and the one who is to serve it can meet at any moment; who comes
+// after them must get the lock. Here the queue is long, and everybody gives up at some time.
+func TestStorm(t *testing.T) {
+	for _, classic := range []bool{false, true} {
+		t.Run(fmt.Sprintf("classic=%v", classic), func(t *testing.T) {
+			k := newKernel()
+			var wg sync.WaitGroup
+			inside := map[ID]*int{} // k.mu protects it
+			var tables []*Table
+			for pid := range 3 {
+				p := &proc{kernel: k, pid: pid, classic: classic}
+				table := New(p, time.Duration(pid)*time.Millisecond)
+				tables = append(tables, table)
+				for g := range 20 {
+					wg.Go(func() {
+						name := path
+						if g%5 == 0 {
+							name = "read-only"
+						}
+						r := request(name)
+						for range 100 {
+							mode := Mode(1 + rand.N(2))
+							ctx, cancel := context.WithTimeout(context.Background(), rand.N(3*time.Millisecond))
+							h, err := table.Acquire(ctx, r, mode)
+							cancel()
+							if err != nil {
+								if !errors.Is(err, context.DeadlineExceeded) {
+									t.Error(err)
+								}
+								continue
+							}
+							id, weight := h.entry.id, 1
+							if mode == Exclusive {
+								weight = 1000
+							}
+							k.mu.Lock()
+							if inside[id] == nil {
+								inside[id] = new(int)
+							}
+							if *inside[id] += weight; *inside[id] > 1000 || *inside[id] == 1000 && mode == Shared {
+								t.Errorf("sum of those inside is %d", *inside[id])
+							}
+							k.mu.Unlock()
+							if rand.N(10) == 0 {
+								time.Sleep(time.Millisecond)
+							}
+							k.mu.Lock()
+							*inside[id] -= weight
+							if rand.N(20) == 0 {
+								k.unlink(name)
+							}
+							k.mu.Unlock()
+							if _, err := h.Release(name); err != nil {
+								t.Error(err)
+							}
+						}
+					})
+				}
+			}
+			wg.Wait()
+			for _, table := range tables {
+				mustBeEmpty(t, table)
+			}
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			for _, f := range k.faults {
+				t.Error(f)
+			}
+			if len(k.open) > 0 {
+				t.Errorf("%d descriptors are open", len(k.open))
+			}
+		})
+	}
+}
+
+// mustBeEmpty waits until the last descriptor has lingered, and so for ever if one leaks.
+func mustBeEmpty(t *testing.T, table *Table) {
+	t.Helper()
+	for {
+		table.mu.Lock()
+		n := len(table.entries) + len(table.creating)
+		table.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// When a system call of one goroutine fails, it gets the error, nothing is left behind, and
+// the next one is served.
+func TestFailures(t *testing.T) {
+	errFail := errors.New("it fails")
+	for _, name := range []string{"identify", "open", "try", "names", "unlock", "close", "create"} {
+		for _, queue := range []int{0, 2} {
+			t.Run(fmt.Sprintf("%s/%d wait", name, queue), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					k := newKernel()
+					if name != "create" {
+						k.create(path)
+					}
+					p := &proc{kernel: k, fail: map[string]error{name: errFail}}
+					table := New(p, 0)
+					h, err := table.Acquire(t.Context(), request(path), Exclusive)
+					served := 0
+					for range queue {
+						acquire(t.Context(), table, Exclusive, func(h Hold, err error) {
+							if err != nil {
+								t.Error(err)
+								return
+							}
+							served++
+							if _, err := h.Release(path); err != nil {
+								t.Error(err)
+							}
+						})
+					}
+					if err == nil {
+						_, err = h.Release(path)
+					}
+					if !errors.Is(err, errFail) {
+						t.Errorf("error is %v", err)
+					}
+					synctest.Wait()
+					if served != queue {
+						t.Errorf("%d of %d were served", served, queue)
+					}
+					mustBeEmpty(t, table)
+					if name != "close" && len(k.open) > 0 {
+						t.Errorf("%d descriptors are open", len(k.open))
+					}
+					if name != "unlock" && len(k.faults) > 0 { // then close has to do
+						t.Error(k.faults)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A descriptor that lingers is used again, and closed when its time is over, or at the
+// release after that.
+func TestLinger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		table := New(&proc{kernel: k}, time.Millisecond)
+		r := request(path)
+		once := func(held time.Duration) *descriptor {
+			t.Helper()
+			h, err := table.Acquire(t.Context(), r, Exclusive)
+			must(t, err)
+			time.Sleep(held)
+			d := k.open[0]
+			_, err = h.Release(path)
+			must(t, err)
+			return d
+		}
+		first := once(0)
+		if again := once(0); again != first {
+			t.Error("the descriptor was not used again")
+		}
+		time.Sleep(time.Millisecond + 1)
+		synctest.Wait()
+		if len(k.open) > 0 {
+			t.Error("the descriptor of a lock that is not used stays open")
+		}
+		once(0)
+		once(2 * time.Millisecond)
+		if len(k.open) > 0 {
+			t.Error("a descriptor that was open for long was not closed by the release")
+		}
+
+		// Once somebody else has been seen to wait for it, nothing lingers.
+		h, err := table.Acquire(t.Context(), r, Exclusive)
+		must(t, err)
+		other := New(&proc{kernel: k, pid: 1}, time.Hour)
+		acquire(t.Context(), other, Exclusive, func(h Hold, err error) {
+			must(t, err)
+			_, err = h.Release(path)
+			must(t, err)
+		})
+		_, err = h.Release(path)
+		must(t, err)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(k.open) > 0 {
+			t.Error("a descriptor lingers though others want the lock")
+		}
+	})
+}
+
+// Readers and writers of a file that can be opened for one thing only take turns with
+// descriptors of different kinds.
+func TestDescriptorsOfOneMode(t *testing.T) {
+	const path = "read-only"
+	k := newKernel(path)
+	table := New(&proc{kernel: k, classic: true}, time.Hour)
+	for range 3 {
+		for _, mode := range []Mode{Shared, Exclusive} {
+			h, err := table.Acquire(t.Context(), request(path), mode)
+			must(t, err)
+			_, err = h.Release(path)
+			must(t, err)
+		}
+	}
+	if len(k.open) != 1 || len(k.faults) > 0 {
+		t.Errorf("%d descriptors are open; %v", len(k.open), k.faults)
+	}
+}
+
+// The file is created by one goroutine; that one may fail, or give up.
+func TestCreating(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel()
+		p := &proc{kernel: k, fail: map[string]error{}}
+		table := New(p, 0)
+		release := make(chan bool)
+		k.sched = func(c *call) {
+			go func() {
+				if c.name == "create" {
+					<-release
+				}
+				k.mu.Lock()
+				c.do()
+				k.mu.Unlock()
+				close(c.done)
+			}()
+		}
+		p.fail["create"] = fs.ErrPermission
+		var mu sync.Mutex
+		var errs []error
+		note := func(h Hold, err error) {
+			mu.Lock()
+			errs = append(errs, err)
+			mu.Unlock()
+			if err == nil {
+				_, err := h.Release(path)
+				must(t, err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		acquire(t.Context(), table, Exclusive, note)
+		acquire(ctx, table, Exclusive, note)
+		acquire(t.Context(), table, Exclusive, note)
+		cancel()
+		synctest.Wait()
+		if len(errs) != 1 || errs[0] != context.Canceled {
+			t.Fatalf("errors are %v, want that of the context", errs)
+		}
+		close(release)
+		synctest.Wait()
+		if len(errs) != 3 || errs[1] != fs.ErrPermission || errs[2] != nil {
+			t.Errorf("errors are %v", errs)
+		}
+		mustBeEmpty(t, table)
+	})
+}

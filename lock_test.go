@@ -1,3 +1,5 @@
+//go:build unix || windows
+
 package fasteners_test
 
 import (

@@ -1,3 +1,5 @@
+//go:build unix || windows
+
 package fasteners_test
 
 import (
@@ -36,7 +38,9 @@ func TestMain(m *testing.M) {
 	setUp()
 	name := os.Getenv(helperVar)
 	if name == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		os.Remove(lockFile) // of the examples
+		os.Exit(code)
 	}
 	h := helpers[name]
 	if h == nil {
@@ -228,5 +232,29 @@ func checkError(t testing.TB, err error, op, path string, target error) {
 		t.Errorf("error %v is of %s %s, want %s %s", err, pathErr.Op, pathErr.Path, op, path)
 	case !errors.Is(err, target):
 		t.Errorf("error %v is not %v", err, target)
+	}
+}
+
+// checkSnippets checks that the Go snippets of a Markdown text stand in a program, one after
+// another, whatever the indentation.
+func checkSnippets(t *testing.T, markdown, program string) {
+	t.Helper()
+	flat := func(s string) string {
+		var lines []string
+		for line := range strings.Lines(s) {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+		return strings.Join(lines, "\n")
+	}
+	program = flat(program)
+	snippets := strings.Split(markdown, "```go\n")[1:]
+	if len(snippets) == 0 {
+		t.Error("no snippets")
+	}
+	for _, s := range snippets {
+		s, _, _ = strings.Cut(s, "```")
+		if !strings.Contains(program, flat(strings.TrimSpace(s))) {
+			t.Errorf("this is no example:\n%s", s)
+		}
 	}
 }

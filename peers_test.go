@@ -1,3 +1,5 @@
+//go:build unix || windows
+
 package fasteners_test
 
 import (
@@ -57,7 +59,17 @@ def intervals(path, counter):
             say("-w")
         release()
 
-{"hold": hold, "try": attempt, "intervals": intervals}[sys.argv[1]](*sys.argv[2:])
+# Not fasteners, but the call below it.
+def lockf(path):
+    import fcntl
+    with open(path, "a") as f:
+        try:
+            fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            say("true")
+        except OSError:
+            say("false")
+
+{"hold": hold, "try": attempt, "intervals": intervals, "lockf": lockf}[sys.argv[1]](*sys.argv[2:])
 `
 
 // python returns a command that runs one of pythonHelpers. It skips the test if there is no
@@ -137,4 +149,49 @@ func TestIntervalsWithPython(t *testing.T) {
 		j.add(t, command("intervals", path, counter))
 	}
 	checkIntervals(t, j, counter)
+}
+
+// Which other programs take part and which do not, as the README says.
+func TestOtherPrograms(t *testing.T) {
+	t.Run("lockf", func(t *testing.T) {
+		command := python(t)
+		path := lockPath(t)
+		s := sides(path)[0]
+		s.mustAcquire(t)
+		start(t, command("lockf", path)).expect("false")
+		s.mustRelease(t)
+		start(t, command("lockf", path)).expect("true")
+	})
+	t.Run("dpkg", func(t *testing.T) {
+		if _, err := exec.LookPath("dpkg"); err != nil {
+			missing(t, "dpkg")
+		}
+		dir := t.TempDir() // of a dpkg that knows no packages
+		for _, name := range []string{"info", "updates", "triggers"} {
+			must(t, os.Mkdir(filepath.Join(dir, name), 0o777))
+		}
+		for _, name := range []string{"lock", "lock-frontend", "status"} {
+			must(t, os.WriteFile(filepath.Join(dir, name), nil, 0o666))
+		}
+		dpkg := func() error { return exec.Command("dpkg", "--admindir="+dir, "--configure", "-a").Run() }
+		s := sides(filepath.Join(dir, "lock"))[0]
+		s.mustAcquire(t)
+		if dpkg() == nil {
+			t.Error("dpkg works while its lock file is locked")
+		}
+		s.mustRelease(t)
+		if os.Getuid() == 0 { // others may not run it
+			must(t, dpkg())
+		}
+	})
+	t.Run("flock", func(t *testing.T) {
+		if _, err := exec.LookPath("flock"); err != nil {
+			missing(t, "flock(1)")
+		}
+		path := lockPath(t)
+		s := sides(path)[0]
+		s.mustAcquire(t)
+		must(t, exec.Command("flock", "--nonblock", path, "true").Run())
+		s.mustRelease(t)
+	})
 }

@@ -77,11 +77,14 @@ func TestFirstComeFirstServed(t *testing.T) {
 				}
 				release := func(n int) {
 					t.Helper()
-					for _, h := range holds[:n] {
+					mu.Lock()
+					back := holds[:n]
+					holds = holds[n:]
+					mu.Unlock()
+					for _, h := range back {
 						_, err := h.Release(path)
 						must(t, err)
 					}
-					holds = holds[n:]
 				}
 				step()
 				holds = append(holds, first)

@@ -309,6 +309,14 @@ func WithFileMode(perm fs.FileMode) Option {
 	return option(func(h *handle) { h.request.Perm = perm.Perm() })
 }
 
+// WithReaderPreference lets readers pass a writer that waits in another process, as Python's
+// fasteners does: new ones get in for as long as others are inside, and the writer may wait for
+// ever. Without it a writer that waits for readers keeps new ones out. In a process it makes no
+// difference.
+func WithReaderPreference() Option {
+	return option(func(h *handle) { h.request.ReaderPreference = true })
+}
+
 // WithLogger makes the lock log each acquire, try and release, at [slog.LevelDebug]. A
 // nil logger, which is the default, logs nothing.
 func WithLogger(logger *slog.Logger) Option {

@@ -146,11 +146,17 @@ func (f *file) Permits(mode table.Mode) bool {
 }
 
 func (f *file) Try(mode table.Mode) (bool, error) {
-	return f.Descriptor.Try(lockType(mode), fcntl.Whole)
+	if mode == table.Shared {
+		return f.admit(f.Descriptor.Try(unix.F_RDLCK, fcntl.Whole))
+	}
+	return f.Descriptor.Try(unix.F_WRLCK, fcntl.Whole)
 }
 
 func (f *file) Wait(mode table.Mode) (bool, error) {
-	return f.Descriptor.Wait(lockType(mode), fcntl.Whole)
+	if mode == table.Shared {
+		return f.admit(f.Descriptor.Wait(unix.F_RDLCK, fcntl.Whole))
+	}
+	return f.Descriptor.Wait(unix.F_WRLCK, fcntl.Whole)
 }
 
 func (f *file) Unlock() error {

@@ -25,7 +25,7 @@ import (
 
 func init() {
 	// hold locks a file, waiting in the way of its third argument, until it is told to
-	// release it.
+	// release it. Before that, it can be told to try once more.
 	helpers["hold"] = func(in *bufio.Reader, args []string) error {
 		s, err := sideNamed(args[0], args[1])
 		if err != nil {
@@ -42,14 +42,27 @@ func init() {
 			return err
 		}
 		fmt.Println("held")
-		if _, err := in.ReadString('\n'); err != nil {
-			return nil // the test is over
+		for {
+			switch line, err := in.ReadString('\n'); {
+			case err != nil:
+				return nil // the test is over
+			case line == "again\n":
+				ok, err := s.try()
+				if ok {
+					err = s.release()
+				}
+				if err != nil {
+					return err
+				}
+				fmt.Println(ok)
+			default:
+				if err := s.release(); err != nil {
+					return err
+				}
+				fmt.Println("released")
+				return nil
+			}
 		}
-		if err := s.release(); err != nil {
-			return err
-		}
-		fmt.Println("released")
-		return nil
 	}
 }
 
@@ -779,5 +792,187 @@ func TestCrowdCreatesTheFile(t *testing.T) {
 			})
 		}
 		wg.Wait()
+	}
+}
+
+// A writer that waits for readers of other processes is not passed by new ones, of whatever
+// process; unless that is what it wants.
+func TestWriterIsNotPassed(t *testing.T) {
+	for _, waiting := range []string{"blocked", "cancellable"} {
+		t.Run(waiting, func(t *testing.T) {
+			path := lockPath(t)
+			inside := startHolder(t, path, "read")
+			ours := sides(path)[1]
+			w := startHelper(t, "hold", path, "write", waiting)
+			w.expect("waiting")
+			mustBecome(t, ours, false)
+			// Not in the process of the reader, either, as soon as it has to look.
+			for {
+				inside.say("again")
+				if inside.line() == "false" {
+					break
+				}
+			}
+			done := ours.goAcquire(t, cancellable(t))
+			inside.release()
+			w.expect("held")
+			w.release()
+			must(t, <-done)
+		})
+	}
+	t.Run("dies", func(t *testing.T) {
+		path := lockPath(t)
+		startHolder(t, path, "read")
+		ours := sides(path)[1]
+		w := startHelper(t, "hold", path, "write", "cancellable")
+		w.expect("waiting")
+		mustBecome(t, ours, false)
+		done := ours.goAcquire(t, cancellable(t))
+		w.kill()
+		must(t, <-done)
+	})
+	t.Run("gives up", func(t *testing.T) {
+		path := lockPath(t)
+		startHolder(t, path, "read")
+		ours := sides(path)[1]
+		ours.mustAcquire(t)
+		w := startHelper(t, "give up", path)
+		w.expect("waiting")
+		mustBecome(t, sides(path)[1], false) // as a reader of our process, too
+		done := ours.goAcquire(t, cancellable(t))
+		w.finish()
+		must(t, <-done) // while others are inside
+	})
+	t.Run("reader preference", func(t *testing.T) {
+		path := lockPath(t)
+		startHolder(t, path, "read")
+		ctx, cancel := context.WithCancel(background)
+		done := sides(path, fasteners.WithReaderPreference())[2].goAcquire(t, ctx)
+		for range 20 {
+			p := startHelper(t, "try", path, "read")
+			p.expect("true")
+			p.finish()
+		}
+		cancel()
+		checkError(t, <-done, "acquire", path, context.Canceled)
+	})
+}
+
+// mustBecome tries until the outcome is what is wanted.
+func mustBecome(t *testing.T, s side, want bool) {
+	t.Helper()
+	for {
+		ok, err := s.try()
+		must(t, err)
+		if ok {
+			s.mustRelease(t)
+		}
+		if ok == want {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func init() {
+	// give up waits as a writer until its input ends.
+	helpers["give up"] = func(in *bufio.Reader, args []string) error {
+		ctx, cancel := context.WithCancel(background)
+		go func() { io.Copy(io.Discard, in); cancel() }()
+		fmt.Println("waiting")
+		if err := sides(args[0])[2].acquire(ctx); !errors.Is(err, context.Canceled) {
+			return fmt.Errorf("error is %v", err)
+		}
+		return nil
+	}
+}
+
+// Between write lock and read lock there is no instant for another writer, but all readers get
+// in.
+func TestDowngrade(t *testing.T) {
+	path := lockPath(t)
+	l := fasteners.NewInterProcessReaderWriterLock(path)
+	checkError(t, l.Downgrade(), "downgrade", path, fasteners.ErrNotAcquired)
+	must(t, l.AcquireReadLock(background))
+	checkError(t, l.Downgrade(), "downgrade", path, fasteners.ErrNotAcquired)
+	must(t, l.ReleaseReadLock())
+
+	must(t, l.AcquireWriteLock(background))
+	here := sides(path)[1].goAcquire(t, background)
+	writerHere := sides(path)[2].goAcquire(t, background)
+	there := startHelper(t, "hold", path, "read", "cancellable")
+	there.expect("waiting")
+	writerThere := startHelper(t, "hold", path, "write")
+	writerThere.expect("waiting")
+	must(t, l.Downgrade())
+	checkError(t, l.ReleaseWriteLock(), "release", path, fasteners.ErrNotAcquired)
+	must(t, <-here)
+	sides(path)[2].mustTry(t, false)
+	must(t, l.ReleaseReadLock())
+	checkError(t, l.ReleaseReadLock(), "release", path, fasteners.ErrNotAcquired)
+	there.kill() // it may have got in, or stand behind the writer's gate
+	select {
+	case err := <-writerHere:
+		t.Errorf("a writer is inside with a reader (error %v)", err)
+	default:
+	}
+}
+
+// A storm of writers that go on as readers: what they have read under the write lock is there.
+func TestDowngradeStorm(t *testing.T) {
+	path := lockPath(t)
+	counter := path + ".counter"
+	must(t, os.WriteFile(counter, []byte("0"), 0o666))
+	j := newJournal(t)
+	for range 4 {
+		j.addHelper(t, "downgrade", path, counter)
+	}
+	checkIntervals(t, j, counter)
+}
+
+func init() {
+	helpers["downgrade"] = func(in *bufio.Reader, args []string) error {
+		path, counter := args[0], args[1]
+		if _, err := io.Copy(io.Discard, in); err != nil {
+			return err
+		}
+		var wg sync.WaitGroup
+		errs := make(chan error, 4)
+		for range cap(errs) {
+			wg.Go(func() {
+				l := fasteners.NewInterProcessReaderWriterLock(path)
+				for range 50 {
+					err := l.AcquireWriteLock(background)
+					if err != nil {
+						errs <- err
+						return
+					}
+					fmt.Println("+w")
+					if err := increment(counter); err != nil {
+						errs <- err
+						return
+					}
+					mine, _ := os.ReadFile(counter)
+					fmt.Println("-w")
+					if err := l.Downgrade(); err != nil {
+						errs <- err
+						return
+					}
+					fmt.Println("+r")
+					if now, _ := os.ReadFile(counter); string(now) != string(mine) {
+						errs <- fmt.Errorf("counter was %s, is %s", mine, now)
+						return
+					}
+					fmt.Println("-r")
+					if err := l.ReleaseReadLock(); err != nil {
+						errs <- err
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		close(errs)
+		return <-errs
 	}
 }

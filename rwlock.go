@@ -120,3 +120,24 @@ func (l *InterProcessReaderWriterLock) ReleaseWriteLock() error {
 	}
 	return l.release(hold)
 }
+
+// Downgrade makes the write lock that was acquired through l a read lock, to be released by
+// [InterProcessReaderWriterLock.ReleaseReadLock]. There is no instant at which another writer
+// could get in. Readers that wait and came before any waiting writer of this process get in at
+// once.
+//
+// The cause of its error is [ErrNotAcquired] if there was no write lock, or what the operating
+// system says; then the write lock is still held.
+func (l *InterProcessReaderWriterLock) Downgrade() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.writing {
+		return l.fail("downgrade", ErrNotAcquired)
+	}
+	if err := l.writer.Downgrade(); err != nil {
+		return l.fail("downgrade", err)
+	}
+	l.readers = append(l.readers, l.writer)
+	l.writer, l.writing = table.Hold{}, false
+	return nil
+}

@@ -36,7 +36,7 @@ type Descriptor struct {
 // Try locks r if it can be done at once. The type of lock is unix.F_RDLCK or
 // unix.F_WRLCK; a lock that the owner has on r is converted to it.
 func (d *Descriptor) Try(typ int16, r Range) (bool, error) {
-	err := d.set(setlkOFD, unix.F_SETLK, typ, r)
+	err := d.call(setlkOFD, unix.F_SETLK, &unix.Flock_t{Type: typ}, r)
 	// POSIX lets a system answer either.
 	if err == unix.EAGAIN || err == unix.EACCES {
 		return false, nil
@@ -48,7 +48,7 @@ func (d *Descriptor) Try(typ int16, r Range) (bool, error) {
 // that this would be a deadlock: it judges by process, and knows nothing of the
 // goroutine that will release the lock.
 func (d *Descriptor) Wait(typ int16, r Range) (bool, error) {
-	err := d.set(setlkwOFD, unix.F_SETLKW, typ, r)
+	err := d.call(setlkwOFD, unix.F_SETLKW, &unix.Flock_t{Type: typ}, r)
 	if err == unix.EDEADLK {
 		return false, nil
 	}
@@ -57,20 +57,33 @@ func (d *Descriptor) Wait(typ int16, r Range) (bool, error) {
 
 // Unlock lets go of whatever the owner has locked in r.
 func (d *Descriptor) Unlock(r Range) error {
-	return d.set(setlkOFD, unix.F_SETLK, unix.F_UNLCK, r)
+	return d.call(setlkOFD, unix.F_SETLK, &unix.Flock_t{Type: unix.F_UNLCK}, r)
 }
 
-func (d *Descriptor) set(ofd, classic int, typ int16, r Range) error {
-	lk := unix.Flock_t{Type: typ, Whence: io.SeekStart, Start: r.Start, Len: r.Len}
-	if ofd != none && !d.classic && !ForceClassic.Load() {
-		err := retry(d.FD, ofd, &lk)
+// Test returns the type of a lock that others have on r and that excludes one of the given
+// type, or unix.F_UNLCK if there is none.
+func (d *Descriptor) Test(typ int16, r Range) (int16, error) {
+	lk := unix.Flock_t{Type: typ}
+	err := d.call(getlkOFD, unix.F_GETLK, &lk, r)
+	return lk.Type, err
+}
+
+// Classic reports whether closing another descriptor of the file, too, would drop the lock.
+func (d *Descriptor) Classic() bool {
+	return setlkOFD == none || d.classic || ForceClassic.Load()
+}
+
+func (d *Descriptor) call(ofd, classic int, lk *unix.Flock_t, r Range) error {
+	lk.Whence, lk.Start, lk.Len = io.SeekStart, r.Start, r.Len
+	if !d.Classic() {
+		err := retry(d.FD, ofd, lk)
 		if err != unix.EINVAL {
 			return err
 		}
 		// Not flock(2), which neither form sees.
 		d.classic = true
 	}
-	return retry(d.FD, classic, &lk)
+	return retry(d.FD, classic, lk)
 }
 
 // retry calls fcntl(2) again for as long as a signal has cut it short. The

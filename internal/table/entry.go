@@ -10,7 +10,7 @@ import (
 
 // An entry is one lock file of this process.
 //
-// It is in one of three states, of which admit is the only way in:
+// It is in one of three states, of which enter is the only way in:
 //
 //	idle     nobody holds the lock or has the token. The entry is in the table
 //	         only as long as a descriptor is open.
@@ -21,21 +21,36 @@ type entry struct {
 	id    ID
 
 	// table.mu protects these.
-	queue   queue
-	busy    bool // somebody has the token
-	waiting bool // and has found the lock held by another process
-	holders int
-	mode    Mode   // of the lock, while holders > 0
-	strays  []File // descriptors to close when the lock is free
-	expiry  *time.Timer
-	armed   bool // expiry will come
+	queue    queue
+	busy     bool // somebody has the token
+	waiting  bool // and has found the lock held by another process
+	holders  int
+	mode     Mode      // of the lock, while holders > 0
+	turnEnds time.Time // see turn; zero between turns
+	strays   []File    // descriptors to close when the lock is free
+	expiry   *time.Timer
+	armed    bool // expiry will come
 
 	// These belong to whoever has the token, and table.mu protects them while
 	// nobody does.
 	file      File
 	opened    time.Time // when file was
-	contended bool      // somebody else wanted the lock since then
+	contended bool      // another process has had the lock since then
+	turn      time.Duration
+	standBack bool // before the next try
 }
+
+// A process whose goroutines queue for a lock keeps it from one to the next for the time of
+// a turn. Then it lets go of it, and stands back for long enough that a waiter in another
+// process, who is woken by that, wins: one who unlocks and locks again at once wins
+// dozens of times before the other one runs at all.
+//
+// A turn is short as long as others are about, and longer while nobody else is seen.
+const (
+	minTurn   = time.Millisecond
+	maxTurn   = 10 * time.Millisecond
+	standBack = 200 * time.Microsecond
+)
 
 // outcome is what has become of a wish for the lock.
 type outcome uint8
@@ -50,13 +65,12 @@ const (
 // idle reports whether the entry is of no use to anybody. table.mu is held.
 func (e *entry) idle() bool { return !e.busy && e.holders == 0 }
 
-// decided reports whether it is known that who came now would have to wait.
-// When it is not, a try waits to know: a system call is under way that may
-// well bring the lock, and two readers that try at the same time must both
-// succeed if nobody writes. table.mu is held.
+// decided reports whether it is known that who came now would have to wait. When it is not,
+// a try waits to know: a system call is under way that may well bring the lock, and two
+// readers that try at the same time must both succeed if nobody writes. table.mu is held.
 func (e *entry) decided() bool { return !e.busy || e.waiting }
 
-// admit lets the caller in if nobody has to be waited for. table.mu is held.
+// admit lets the caller in if nobody of this process has to be waited for. table.mu is held.
 func (e *entry) admit(mode Mode) outcome {
 	switch {
 	case e.idle():
@@ -69,8 +83,109 @@ func (e *entry) admit(mode Mode) outcome {
 	return queued
 }
 
-// lead locks the file for the caller, who has the token, and gives up the
-// token in any case.
+// enter gets the lock. Where it would have to queue but must not, it returns errStale.
+// table.mu is held when it is called, and not when it returns.
+func (e *entry) enter(ctx context.Context, r *Request, mode Mode, try, mayQueue bool) error {
+	gated := false
+	switch e.admit(mode) {
+	case leading:
+		e.table.mu.Unlock()
+		return e.lead(ctx, r, mode, try)
+
+	case granted:
+		over := time.Until(e.turnEnds) <= 0
+		e.table.mu.Unlock()
+		if !over {
+			return nil
+		}
+		// Readers of this process that overlap could hold the lock for ever. So they
+		// have to look from time to time if a writer of another one waits.
+		var err error
+		gated, err = e.file.Gated() // it stays open, as we are a holder
+		e.table.mu.Lock()
+		if err == nil && !gated {
+			e.turnEnds = time.Now().Add(e.table.minTurn)
+			e.table.mu.Unlock()
+			return nil
+		}
+		if err != nil || e.holders == 1 || !mayQueue {
+			e.table.mu.Unlock()
+			_ = e.release()
+			if err == nil {
+				err = errStale
+			}
+			return err
+		}
+		e.holders--
+
+	case queued:
+		if !mayQueue {
+			e.table.mu.Unlock()
+			return errStale
+		}
+	}
+	if try && e.decided() {
+		e.table.mu.Unlock()
+		return errBusy
+	}
+	w := e.queue.push(mode, try)
+	e.table.mu.Unlock()
+
+	var recheck <-chan time.Time
+	if gated {
+		ticker := time.NewTicker(r.Delay)
+		defer ticker.Stop()
+		recheck = ticker.C
+	}
+	return e.wait(ctx, r, w, recheck)
+}
+
+// wait is for a goroutine in the queue.
+func (e *entry) wait(ctx context.Context, r *Request, w *waiter, recheck <-chan time.Time) error {
+	for {
+		select {
+		case <-w.wake:
+		case <-ctx.Done():
+		case <-recheck:
+			e.recheckGate(w)
+			continue
+		}
+		break
+	}
+	if err := ctx.Err(); err != nil {
+		e.leave(w) // select takes any case that is ready
+		return err
+	}
+	switch w.state {
+	case granted:
+		return nil
+	case leading:
+		return e.lead(ctx, r, w.mode, w.try)
+	default:
+		return errBusy
+	}
+}
+
+// recheckGate lets in a reader, and those behind it, that queues because a writer of another
+// process waits, if that one has given up. Those who are inside need not leave for that.
+func (e *entry) recheckGate(w *waiter) {
+	e.table.mu.Lock()
+	if e.holders == 0 || e.mode != Shared || e.queue.front() != w {
+		e.table.mu.Unlock()
+		return
+	}
+	e.holders++ // so that the file stays open
+	e.table.mu.Unlock()
+	gated, err := e.file.Gated()
+	if err == nil && !gated {
+		e.table.mu.Lock()
+		e.grantReaders()
+		e.table.mu.Unlock()
+	}
+	_ = e.release()
+}
+
+// lead locks the file for the caller, who has the token, and gives up the token in any case.
 func (e *entry) lead(ctx context.Context, r *Request, mode Mode, try bool) error {
 	err := e.lock(ctx, r, mode, try)
 	if err != nil {
@@ -79,30 +194,53 @@ func (e *entry) lead(ctx context.Context, r *Request, mode Mode, try bool) error
 	}
 	e.table.mu.Lock()
 	defer e.table.mu.Unlock()
+	if e.turnEnds.IsZero() {
+		e.turnEnds = time.Now().Add(e.turn)
+	}
+	r.last = e.id
+	e.hold(mode)
+	return nil
+}
+
+// hold gives up the token for the first hold of the lock. table.mu is held.
+func (e *entry) hold(mode Mode) {
 	e.busy, e.waiting = false, false
 	e.holders, e.mode = 1, mode
-	r.last = e.id
 	e.grantReaders()
 	e.refuseTries()
-	return nil
 }
 
 // lock gets the kernel's lock. The caller has the token.
 func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) error {
+	if e.standBack {
+		e.standBack = false
+		timer := time.NewTimer(standBack)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		e.turn = min(2*e.turn, e.table.maxTurn) // if nobody has come
+	}
 	if err := ctx.Err(); err != nil {
-		return err // it was done when we got the token
+		return err
 	}
 	if err := e.try(r, mode); err != errBusy || try {
 		return err
 	}
 
-	e.contended = true
+	e.contended, e.turn = true, e.table.minTurn
 	e.table.mu.Lock()
-	e.waiting = true
+	e.waiting, e.turnEnds = true, time.Time{}
 	e.refuseTries()
 	e.table.mu.Unlock()
 
 	if ctx.Done() == nil {
+		if mode == Exclusive && !r.ReaderPreference {
+			if err := e.file.Gate(true); err != nil {
+				return err
+			}
+		}
 		ok, err := e.file.Wait(mode)
 		if ok || err != nil {
 			return err
@@ -111,9 +249,9 @@ func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) error
 	return e.await(ctx, r, mode)
 }
 
-// try asks the kernel once, with a descriptor that it opens if there is none.
-// It returns errBusy only if the path names the file of this entry: behind
-// another one it is not worth to wait.
+// try asks the kernel once, with a descriptor that it opens if there is none. It returns
+// errBusy only if the path names the file of this entry: behind another one it is not worth
+// to wait.
 func (e *entry) try(r *Request, mode Mode) error {
 	if e.file != nil && !e.file.Permits(mode) {
 		if err := e.close(); err != nil {
@@ -148,8 +286,8 @@ func (e *entry) try(r *Request, mode Mode) error {
 	return errBusy
 }
 
-// echo is when to try again after an event that brought nothing: a process that dies
-// closes its files first and loses its locks a moment later.
+// echo is when to try again after an event that brought nothing: a process that dies closes
+// its files first and loses its locks a moment later.
 const echo = time.Millisecond
 
 // await tries until it has the lock: on each event, and after each delay.
@@ -181,6 +319,11 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 		if err := e.try(r, mode); err != errBusy {
 			return err
 		}
+		if mode == Exclusive && !r.ReaderPreference {
+			if err := e.file.Gate(false); err != nil {
+				return err
+			}
+		}
 		timer.Reset(jitter(min(next, delay)))
 		if next < delay {
 			next *= 2
@@ -190,13 +333,14 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 	}
 }
 
-// jitter shortens d by up to a half. Tries at fixed times could miss for ever a
-// lock that is free at fixed times.
+// jitter shortens d by up to a half. Tries at fixed times could miss for ever a lock that is
+// free at fixed times.
 func jitter(d time.Duration) time.Duration {
 	return d - rand.N(d/2+1)
 }
 
-// release gives one hold back, and with the last one the kernel's lock.
+// release gives one hold back, and with the last one hands the lock on in this process or
+// gives it back to the kernel.
 func (e *entry) release() error {
 	e.table.mu.Lock()
 	e.holders--
@@ -204,35 +348,61 @@ func (e *entry) release() error {
 		e.table.mu.Unlock()
 		return nil
 	}
+	next := e.queue.front()
+	over := next == nil || time.Until(e.turnEnds) <= 0
+	if !over && e.mode == Exclusive && next.mode == Exclusive {
+		e.queue.pop()
+		e.holders = 1
+		next.settle(granted)
+		e.table.mu.Unlock()
+		return nil
+	}
 	e.busy = true
-	keep := !e.contended && e.queue.front() == nil && time.Since(e.opened) < e.table.linger
+	downgrade := !over && e.mode == Exclusive
+	keep := !over || next == nil && !e.contended && time.Since(e.opened) < e.table.linger
+	if over {
+		e.turnEnds = time.Time{}
+		e.standBack = next != nil
+	}
 	e.table.mu.Unlock()
 
-	// Unlock before close: a child of this process that is between fork and
-	// exec has the descriptor too, and with it would keep the lock.
-	err := e.file.Unlock()
-	if err != nil {
-		keep = false
+	if downgrade && e.file.Downgrade() == nil {
+		// Only who has the token takes waiters from the head of the queue, but those
+		// who give up leave it.
+		e.table.mu.Lock()
+		if w := e.queue.front(); w != nil && w.mode == Shared {
+			e.queue.pop()
+			e.hold(Shared)
+			w.settle(granted)
+			e.table.mu.Unlock()
+			return nil
+		}
+		e.table.mu.Unlock()
 	}
-	if closeErr := e.settle(keep); err == nil {
+	return e.letGo(keep)
+}
+
+// letGo unlocks the file for one who has the token, and gives that up.
+func (e *entry) letGo(keep bool) error {
+	if e.file == nil {
+		return e.settle(keep)
+	}
+	// Unlock before close: a child of this process that is between fork and exec has the
+	// descriptor too, and with it would keep the lock.
+	err := e.file.Unlock()
+	closeErr := e.settle(keep && err == nil)
+	if err == nil {
 		err = closeErr
 	}
 	return err
 }
 
-// stepDown is for a leader without the lock.
-func (e *entry) stepDown() {
-	if e.file != nil {
-		// What a failed try has left, and a lock whose state is not known
-		// after an error. Nothing can be done about an error here.
-		_ = e.file.Unlock()
-	}
-	_ = e.settle(false)
-}
+// stepDown is for a leader without the lock. What has to be unlocked is the gate, and
+// after an error a lock whose state is not known; nothing can be done about another one.
+func (e *entry) stepDown() { _ = e.letGo(false) }
 
-// settle gives the token up, to the next in the queue if there is one. The
-// kernel's lock is free. It closes what is open, but for the descriptor of the
-// entry if keep says so.
+// settle gives the token up, to the next in the queue if there is one. The kernel's lock is
+// free. It closes what is open, but for the descriptor of the entry if keep says so.
 func (e *entry) settle(keep bool) (err error) {
 	e.table.mu.Lock()
 	defer e.table.mu.Unlock()
@@ -257,7 +427,7 @@ func (e *entry) settle(keep bool) (err error) {
 		w.settle(leading)
 		return err
 	}
-	e.busy = false
+	e.busy, e.standBack, e.turnEnds = false, false, time.Time{}
 	if e.file == nil {
 		delete(e.table.entries, e.id)
 		return err
@@ -276,8 +446,7 @@ func (e *entry) close() error {
 	return f.Close()
 }
 
-// expireLater makes sure that the descriptor of an idle entry is closed.
-// table.mu is held.
+// expireLater makes sure that the descriptor of an idle entry is closed. table.mu is held.
 func (e *entry) expireLater() {
 	if e.armed {
 		return
@@ -291,9 +460,9 @@ func (e *entry) expireLater() {
 	}
 }
 
-// expire closes the descriptor of an entry that is idle. In one that is not it
-// has been open for long enough that release will close it; and an entry with
-// none has left the table, where another one may have its place.
+// expire closes the descriptor of an entry that is idle. In one that is not it has been open
+// for long enough that release will close it; and an entry with none has left the table,
+// where another one may have its place.
 func (e *entry) expire() {
 	e.table.mu.Lock()
 	e.armed = false
@@ -306,9 +475,9 @@ func (e *entry) expire() {
 	_ = e.settle(false)
 }
 
-// leave is for a goroutine that does not want to queue any longer. What it was
-// given at the last moment it passes on.
-func (e *entry) leave(w *waiter, err error) error {
+// leave is for a goroutine that does not want to queue any longer. What it was given at the
+// last moment it passes on.
+func (e *entry) leave(w *waiter) {
 	e.table.mu.Lock()
 	switch w.state {
 	case queued:
@@ -322,11 +491,26 @@ func (e *entry) leave(w *waiter, err error) error {
 		e.table.mu.Unlock()
 		e.stepDown()
 	}
+}
+
+// downgrade makes the only hold, which is exclusive, a shared one.
+func (e *entry) downgrade() error {
+	e.table.mu.Lock()
+	e.busy = true
+	e.table.mu.Unlock()
+	err := e.file.Downgrade()
+	e.table.mu.Lock()
+	defer e.table.mu.Unlock()
+	mode := Shared
+	if err != nil {
+		mode = Exclusive
+	}
+	e.hold(mode)
 	return err
 }
 
-// grantReaders lets in the readers at the head of the queue while the lock is
-// held shared. table.mu is held.
+// grantReaders lets in the readers at the head of the queue while the lock is held shared.
+// table.mu is held.
 func (e *entry) grantReaders() {
 	if e.holders == 0 || e.mode != Shared {
 		return
@@ -338,8 +522,8 @@ func (e *entry) grantReaders() {
 	}
 }
 
-// refuseTries fails those who do not want to wait, now that they would have
-// to. table.mu is held.
+// refuseTries fails those who do not want to wait, now that they would have to. table.mu is
+// held.
 func (e *entry) refuseTries() {
 	for w := e.queue.front(); w != nil && e.queue.tries > 0; {
 		next := w.next

@@ -18,7 +18,8 @@ import (
 // A scenario is what processes do with one file.
 type scenario struct {
 	name    string
-	classic bool
+	classic bool          // the form of locks
+	turn    time.Duration // of a process that hands the lock on; 0 is none
 	actors  []actor
 	// Each of these happens once, at any time or never: a process is killed, an actor's
 	// context is cancelled, the file is removed.
@@ -34,6 +35,7 @@ type actor struct {
 	blocking  bool // its context cannot be done
 	try       bool // it does not wait
 	holdTwice bool // it does all twice
+	downgrade bool // it goes on as a reader before it releases
 }
 
 const path = "lock"
@@ -43,6 +45,7 @@ func TestExplore(t *testing.T) {
 	in := func(pid int, a actor) actor { a.pid = pid; return a }
 	blocking := func(a actor) actor { a.blocking = true; return a }
 	try := func(a actor) actor { a.try = true; return a }
+	down := func(a actor) actor { a.downgrade = true; return a }
 	twice := func(a actor) actor { a.holdTwice = true; return a }
 
 	scenarios := []scenario{
@@ -60,6 +63,15 @@ func TestExplore(t *testing.T) {
 		{name: "cancelled writer before a reader", actors: []actor{r, w, r}, cancel: []int{1}},
 		{name: "cancelled leader", actors: []actor{in(1, w), w, w}, cancel: []int{1}},
 		{name: "cancelled leader and follower", actors: []actor{in(1, w), w, r}, cancel: []int{1, 2}},
+		{name: "gate", actors: []actor{r, in(1, r), in(2, w)}},
+		{name: "gate of a blocking writer", actors: []actor{r, in(1, r), in(2, blocking(w))}},
+		{name: "gate and a queue", actors: []actor{r, r, w, in(1, w)}},
+		{name: "gate of a cancelled writer", actors: []actor{r, r, in(1, w), in(1, r)}, cancel: []int{2}},
+		{name: "gate of a killed writer", actors: []actor{r, in(1, r), in(2, w)}, kill: []int{2}},
+		{name: "downgrade", actors: []actor{down(w), r, in(1, w), in(1, r)}},
+		{name: "downgrade in a queue", actors: []actor{down(w), r, w, in(1, r)}},
+		{name: "downgrade and tries", actors: []actor{down(w), try(r), try(w)}},
+		{name: "queues in two processes", actors: []actor{w, w, in(1, w), in(1, r)}},
 		{name: "killed holder", actors: []actor{w, in(1, w)}, kill: []int{0}},
 		{name: "killed process with a queue", actors: []actor{w, r, in(1, w)}, kill: []int{0}},
 		{name: "killed while others block", actors: []actor{w, in(1, blocking(w))}, kill: []int{0}},
@@ -70,11 +82,12 @@ func TestExplore(t *testing.T) {
 		{name: "removed file, tries", actors: []actor{try(w), in(1, try(w))}, unlink: true},
 	}
 	for _, s := range scenarios {
-		for _, classic := range []bool{false, true} {
-			s.classic = classic
-			t.Run(fmt.Sprintf("%s/classic=%v", s.name, classic), func(t *testing.T) {
-				explore(t, s)
-			})
+		for _, s.classic = range []bool{false, true} {
+			for _, s.turn = range []time.Duration{0, time.Millisecond} {
+				t.Run(fmt.Sprintf("%s/classic=%v,turn=%v", s.name, s.classic, s.turn), func(t *testing.T) {
+					explore(t, s)
+				})
+			}
 		}
 	}
 }
@@ -126,6 +139,7 @@ type run struct {
 type hold struct {
 	actor int
 	id    ID
+	mode  Mode
 }
 
 func (r *run) run() {
@@ -142,7 +156,9 @@ func (r *run) run() {
 		for a.pid >= len(procs) {
 			p := &proc{kernel: r.kernel, pid: len(procs), classic: r.classic}
 			procs = append(procs, p)
-			tables = append(tables, New(p, time.Millisecond))
+			table := New(p, time.Millisecond)
+			table.minTurn, table.maxTurn = r.turn, r.turn
+			tables = append(tables, table)
 		}
 	}
 	cancels := make([]context.CancelFunc, len(r.actors))
@@ -325,16 +341,31 @@ func (r *run) act(ctx context.Context, i int, p *proc, table *Table, request *Re
 	r.mu.Lock()
 	if !p.dead {
 		for _, other := range r.inside {
-			if other.id == id && (a.mode == Exclusive || r.actors[other.actor].mode == Exclusive) {
+			if other.id == id && (a.mode == Exclusive || other.mode == Exclusive) {
 				r.fault("actor %d is inside with actor %d", i, other.actor)
 			}
 		}
-		r.inside = append(r.inside, hold{i, id})
+		r.inside = append(r.inside, hold{i, id, a.mode})
 		r.states[i] = "is inside"
 		r.trace = append(r.trace, fmt.Sprintf("actor %d is inside", i))
 	}
 	r.mu.Unlock()
 	_ = p.call("work", always, func() error { return nil })
+	if a.downgrade {
+		if err := h.Downgrade(); err != nil && !p.dead {
+			r.mu.Lock()
+			r.fault("actor %d: downgrade: %v", i, err)
+			r.mu.Unlock()
+		}
+		r.mu.Lock()
+		for j := range r.inside {
+			if r.inside[j].actor == i {
+				r.inside[j].mode = Shared
+			}
+		}
+		r.mu.Unlock()
+		_ = p.call("work", always, func() error { return nil })
+	}
 	r.mu.Lock()
 	r.inside = slices.DeleteFunc(r.inside, func(other hold) bool { return other.actor == i })
 	r.states[i] = "waits"

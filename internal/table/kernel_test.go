@@ -27,6 +27,7 @@ type kernel struct {
 type inode struct {
 	id    ID
 	locks map[any]Mode
+	gate  any // the owner of it, or nil
 }
 
 // A proc is a process, and the System of its table.
@@ -57,7 +58,7 @@ func newKernel(paths ...string) *kernel {
 
 func (k *kernel) create(path string) *inode {
 	k.inodes++
-	ino := &inode{ID{1, k.inodes}, map[any]Mode{}}
+	ino := &inode{id: ID{1, k.inodes}, locks: map[any]Mode{}}
 	k.names[path] = ino
 	return ino
 }
@@ -186,6 +187,9 @@ func (d *descriptor) Permits(mode Mode) bool { return d.only == 0 || d.only == m
 
 // free reports whether d could be locked in mode.
 func (d *descriptor) free(mode Mode) bool {
+	if g := d.ino.gate; g != nil && g != d.owner() {
+		return false
+	}
 	for owner, held := range d.ino.locks {
 		if owner != d.owner() && (held == Exclusive || mode == Exclusive) {
 			return false
@@ -224,7 +228,63 @@ func (d *descriptor) Wait(mode Mode) (ok bool, err error) {
 func (d *descriptor) Unlock() error {
 	return d.call("unlock", always, func() error {
 		d.check("unlocked")
-		delete(d.ino.locks, d.owner())
+		d.drop()
+		return nil
+	})
+}
+
+// drop drops what the owner has.
+func (d *descriptor) drop() {
+	delete(d.ino.locks, d.owner())
+	if d.ino.gate == d.owner() {
+		d.ino.gate = nil
+	}
+}
+
+// writerInside reports whether another owner has the file exclusively.
+func (d *descriptor) writerInside() bool {
+	for owner, held := range d.ino.locks {
+		if owner != d.owner() && held == Exclusive {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *descriptor) Gate(block bool) error {
+	free := func() bool {
+		return !d.writerInside() && (d.ino.gate == nil || d.ino.gate == d.owner())
+	}
+	ready := always
+	if block {
+		ready = func() bool { return d.dead || free() }
+	}
+	return d.call("gate", ready, func() error {
+		d.check("gated")
+		if free() {
+			d.ino.gate = d.owner()
+		}
+		return nil
+	})
+}
+
+func (d *descriptor) Gated() (gated bool, err error) {
+	err = d.call("gated", always, func() error {
+		d.check("asked about")
+		gated = d.ino.gate != nil && d.ino.gate != d.owner()
+		return nil
+	})
+	return gated, err
+}
+
+func (d *descriptor) Downgrade() error {
+	return d.call("downgrade", always, func() error {
+		d.check("downgraded")
+		if d.ino.locks[d.owner()] != Exclusive {
+			d.fault("what is not locked exclusively is downgraded")
+		}
+		d.ino.locks[d.owner()] = Shared
+		d.event(d.ino)
 		return nil
 	})
 }
@@ -234,8 +294,8 @@ func (d *descriptor) Close() error {
 		d.check("closed")
 		if d.ino.locks[d.owner()] != 0 {
 			d.fault("process %d closes a file on which it has a lock", d.pid)
-			delete(d.ino.locks, d.owner())
 		}
+		d.drop()
 		d.kernel.open = slices.DeleteFunc(d.kernel.open, func(o *descriptor) bool { return o == d })
 		d.event(d.ino)
 		return nil
@@ -271,7 +331,7 @@ func (p *proc) kill() (reap func()) {
 	return func() {
 		for _, d := range slices.Clone(p.open) {
 			if d.proc == p {
-				delete(d.ino.locks, d.owner())
+				d.drop()
 			}
 		}
 		p.kernel.open = slices.DeleteFunc(p.kernel.open, func(d *descriptor) bool { return d.proc == p })

@@ -70,7 +70,19 @@ type File interface {
 	// system or this moment has no such call.
 	Wait(mode Mode) (bool, error)
 
-	// Unlock lets go of all that Try and Wait have locked.
+	// Gate is for a writer that has to wait. If only readers are inside, no
+	// new ones get in from now on, until Unlock. If a writer is inside it does
+	// nothing, or blocks until it can do its work where block says so.
+	Gate(block bool) error
+
+	// Gated reports whether another process has the gate.
+	Gated() (bool, error)
+
+	// Downgrade makes an exclusive lock a shared one. There is no instant at
+	// which another process could lock the file exclusively.
+	Downgrade() error
+
+	// Unlock lets go of all that has been locked, and of the gate.
 	Unlock() error
 
 	// Close closes the descriptor, which tells the watchers in other
@@ -93,6 +105,10 @@ type Request struct {
 	// the n-th wait is n×Delay, but at most MaxDelay.
 	Delay, MaxDelay time.Duration
 
+	// ReaderPreference lets new readers pass a writer that waits in another
+	// process.
+	ReaderPreference bool
+
 	// last is the file that Path named when it was last locked. Table.mu
 	// protects it.
 	last ID
@@ -109,6 +125,9 @@ type Table struct {
 	// lock may be kept for the next acquire.
 	linger time.Duration
 
+	// minTurn and maxTurn are the constants, but for tests.
+	minTurn, maxTurn time.Duration
+
 	// mu protects all that follows, and in each entry what is said there. It
 	// is never held during a system call.
 	mu       sync.Mutex
@@ -122,6 +141,8 @@ func New(system System, linger time.Duration) *Table {
 	return &Table{
 		system:   system,
 		linger:   linger,
+		minTurn:  minTurn,
+		maxTurn:  maxTurn,
 		entries:  make(map[ID]*entry),
 		creating: make(map[string]chan struct{}),
 	}
@@ -194,21 +215,14 @@ func (t *Table) enter(ctx context.Context, r *Request, mode Mode, try, first boo
 	// but is worth no wait: behind a file that the path does not name any
 	// more we could wait for ever.
 	t.mu.Lock()
-	if id := r.last; first && id != (ID{}) {
-		e := t.entries[id]
-		if e == nil {
-			e = t.add(id)
+	if first && r.last != (ID{}) {
+		e := t.entry(r.last)
+		if err := e.enter(ctx, r, mode, try, false); err != errStale {
+			return e, err
 		}
-		switch e.admit(mode) {
-		case granted:
-			t.mu.Unlock()
-			return e, nil
-		case leading:
-			t.mu.Unlock()
-			return e, e.lead(ctx, r, mode, try)
-		}
+	} else {
+		t.mu.Unlock()
 	}
-	t.mu.Unlock()
 
 	id, err := t.system.Identify(r.Path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -223,40 +237,8 @@ func (t *Table) enter(ctx context.Context, r *Request, mode Mode, try, first boo
 
 	t.mu.Lock()
 	r.last = id
-	e := t.entries[id]
-	if e == nil {
-		e = t.add(id)
-	}
-	switch e.admit(mode) {
-	case granted:
-		t.mu.Unlock()
-		return e, nil
-	case leading:
-		t.mu.Unlock()
-		return e, e.lead(ctx, r, mode, try)
-	}
-	if try && e.decided() {
-		t.mu.Unlock()
-		return nil, errBusy
-	}
-	w := e.queue.push(mode, try)
-	t.mu.Unlock()
-
-	select {
-	case <-w.wake:
-	case <-ctx.Done():
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, e.leave(w, err) // select takes any case that is ready
-	}
-	switch w.state {
-	case granted:
-		return e, nil
-	case leading:
-		return e, e.lead(ctx, r, mode, try)
-	default:
-		return nil, errBusy
-	}
+	e := t.entry(id)
+	return e, e.enter(ctx, r, mode, try, true)
 }
 
 // create makes the file of r, or waits for the goroutine that is about it:
@@ -293,10 +275,7 @@ func (t *Table) create(ctx context.Context, r *Request, mode Mode) error {
 func (t *Table) adopt(f File, id ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.entries[id]
-	if e == nil {
-		e = t.add(id)
-	}
+	e := t.entry(id)
 	if e.idle() && e.file == nil {
 		e.file, e.opened = f, time.Now()
 	} else {
@@ -307,10 +286,13 @@ func (t *Table) adopt(f File, id ID) {
 	}
 }
 
-// add makes the entry for a file. t.mu is held.
-func (t *Table) add(id ID) *entry {
-	e := &entry{table: t, id: id}
-	t.entries[id] = e
+// entry returns the entry for a file, a new one if need be. t.mu is held.
+func (t *Table) entry(id ID) *entry {
+	e := t.entries[id]
+	if e == nil {
+		e = &entry{table: t, id: id, turn: t.minTurn}
+		t.entries[id] = e
+	}
 	return e
 }
 
@@ -322,6 +304,9 @@ func (h Hold) Release(path string) (named bool, err error) {
 	named, lookErr := h.entry.table.system.Names(path, h.entry.id)
 	return named || lookErr != nil, h.entry.release()
 }
+
+// Downgrade makes an exclusive hold a shared one. Waiting readers get in too.
+func (h Hold) Downgrade() error { return h.entry.downgrade() }
 
 func (m Mode) String() string {
 	if m == Shared {

@@ -208,29 +208,34 @@ func TestFailures(t *testing.T) {
 					}
 					p := &proc{kernel: k, fail: map[string]error{name: errFail}}
 					table := New(p, 0)
+					var mu sync.Mutex
+					var errs []error
+					held := 0
+					work := func(h Hold, err error) {
+						if err == nil {
+							mu.Lock()
+							held++
+							mu.Unlock()
+							_, err = h.Release(path)
+						}
+						if err != nil {
+							mu.Lock()
+							errs = append(errs, err)
+							mu.Unlock()
+						}
+					}
 					h, err := table.Acquire(t.Context(), request(path), Exclusive)
-					served := 0
 					for range queue {
-						acquire(t.Context(), table, Exclusive, func(h Hold, err error) {
-							if err != nil {
-								t.Error(err)
-								return
-							}
-							served++
-							if _, err := h.Release(path); err != nil {
-								t.Error(err)
-							}
-						})
+						acquire(t.Context(), table, Exclusive, work)
 					}
-					if err == nil {
-						_, err = h.Release(path)
-					}
-					if !errors.Is(err, errFail) {
-						t.Errorf("error is %v", err)
-					}
+					work(h, err)
+					time.Sleep(time.Second)
 					synctest.Wait()
-					if served != queue {
-						t.Errorf("%d of %d were served", served, queue)
+					if len(errs) != 1 || !errors.Is(errs[0], errFail) {
+						t.Errorf("errors are %v, want one", errs)
+					}
+					if held < queue {
+						t.Errorf("%d of %d were served", held, queue)
 					}
 					mustBeEmpty(t, table)
 					if name != "close" && len(k.open) > 0 {

@@ -26,7 +26,9 @@ type entry struct {
 	waiting  bool // and has found the lock held by another process
 	holders  int
 	mode     Mode      // of the lock, while holders > 0
-	turnEnds time.Time // see turn; zero between turns
+	turnEnds time.Time // see minTurn; zero between turns
+	lastPath string    // named the file when it was released last,
+	lastTime time.Time // which was then
 	strays   []File    // descriptors to close when the lock is free
 	expiry   *time.Timer
 	armed    bool // expiry will come
@@ -58,6 +60,7 @@ type outcome uint8
 const (
 	queued  outcome = iota
 	granted         // the lock is held
+	named           // the same, and the path of the waiter named the file then
 	leading         // the token is had
 	refused         // a try has failed
 )
@@ -83,20 +86,21 @@ func (e *entry) admit(mode Mode) outcome {
 	return queued
 }
 
-// enter gets the lock. Where it would have to queue but must not, it returns errStale.
-// table.mu is held when it is called, and not when it returns.
-func (e *entry) enter(ctx context.Context, r *Request, mode Mode, try, mayQueue bool) error {
+// enter gets the lock, and reports whether it is known that r.Path named the file when it did.
+// Where the caller has not looked and would have to queue, it returns errStale. table.mu is held
+// when it is called, and not when it returns.
+func (e *entry) enter(ctx context.Context, r *Request, mode Mode, try, looked bool) (bool, error) {
 	gated := false
 	switch e.admit(mode) {
 	case leading:
 		e.table.mu.Unlock()
-		return e.lead(ctx, r, mode, try)
+		return false, e.lead(ctx, r, mode, try)
 
 	case granted:
 		over := time.Until(e.turnEnds) <= 0
 		e.table.mu.Unlock()
 		if !over {
-			return nil
+			return false, nil
 		}
 		// Readers of this process that overlap could hold the lock for ever. So they
 		// have to look from time to time if a writer of another one waits.
@@ -106,29 +110,30 @@ func (e *entry) enter(ctx context.Context, r *Request, mode Mode, try, mayQueue 
 		if err == nil && !gated {
 			e.turnEnds = time.Now().Add(e.table.minTurn)
 			e.table.mu.Unlock()
-			return nil
+			return false, nil
 		}
-		if err != nil || e.holders == 1 || !mayQueue {
+		if err != nil || e.holders == 1 || !looked {
 			e.table.mu.Unlock()
-			_ = e.release()
+			_ = e.release("")
 			if err == nil {
 				err = errStale
 			}
-			return err
+			return false, err
 		}
 		e.holders--
 
 	case queued:
-		if !mayQueue {
+		// Somebody else looked a moment ago, which is as good.
+		if !looked && (r.Path != e.lastPath || time.Since(e.lastTime) > minTurn) {
 			e.table.mu.Unlock()
-			return errStale
+			return false, errStale
 		}
 	}
 	if try && e.decided() {
 		e.table.mu.Unlock()
-		return errBusy
+		return false, errBusy
 	}
-	w := e.queue.push(mode, try)
+	w := e.queue.push(r.Path, mode, try)
 	e.table.mu.Unlock()
 
 	var recheck <-chan time.Time
@@ -141,7 +146,7 @@ func (e *entry) enter(ctx context.Context, r *Request, mode Mode, try, mayQueue 
 }
 
 // wait is for a goroutine in the queue.
-func (e *entry) wait(ctx context.Context, r *Request, w *waiter, recheck <-chan time.Time) error {
+func (e *entry) wait(ctx context.Context, r *Request, w *waiter, recheck <-chan time.Time) (bool, error) {
 	for {
 		select {
 		case <-w.wake:
@@ -154,15 +159,15 @@ func (e *entry) wait(ctx context.Context, r *Request, w *waiter, recheck <-chan 
 	}
 	if err := ctx.Err(); err != nil {
 		e.leave(w) // select takes any case that is ready
-		return err
+		return false, err
 	}
 	switch w.state {
-	case granted:
-		return nil
+	case granted, named:
+		return w.state == named, nil
 	case leading:
-		return e.lead(ctx, r, w.mode, w.try)
+		return false, e.lead(ctx, r, w.mode, w.try)
 	default:
-		return errBusy
+		return false, errBusy
 	}
 }
 
@@ -182,7 +187,7 @@ func (e *entry) recheckGate(w *waiter) {
 		e.grantReaders()
 		e.table.mu.Unlock()
 	}
-	_ = e.release()
+	_ = e.release("")
 }
 
 // lead locks the file for the caller, who has the token, and gives up the token in any case.
@@ -340,9 +345,13 @@ func jitter(d time.Duration) time.Duration {
 }
 
 // release gives one hold back, and with the last one hands the lock on in this process or
-// gives it back to the kernel.
-func (e *entry) release() error {
+// gives it back to the kernel. A path that is not empty is known to name the file.
+func (e *entry) release(path string) error {
 	e.table.mu.Lock()
+	e.lastPath = path
+	if path != "" {
+		e.lastTime = time.Now()
+	}
 	e.holders--
 	if e.holders > 0 {
 		e.table.mu.Unlock()
@@ -353,7 +362,11 @@ func (e *entry) release() error {
 	if !over && e.mode == Exclusive && next.mode == Exclusive {
 		e.queue.pop()
 		e.holders = 1
-		next.settle(granted)
+		if next.path == path {
+			next.settle(named)
+		} else {
+			next.settle(granted)
+		}
 		e.table.mu.Unlock()
 		return nil
 	}
@@ -484,9 +497,9 @@ func (e *entry) leave(w *waiter) {
 		e.queue.remove(w)
 		e.grantReaders() // that waited for w, a writer, only
 		e.table.mu.Unlock()
-	case granted:
+	case granted, named:
 		e.table.mu.Unlock()
-		_ = e.release()
+		_ = e.release("")
 	case leading:
 		e.table.mu.Unlock()
 		e.stepDown()

@@ -176,12 +176,14 @@ func (t *Table) acquire(ctx context.Context, r *Request, mode Mode, try bool) (H
 		if err := ctx.Err(); err != nil {
 			return Hold{}, err
 		}
-		e, err := t.enter(ctx, r, mode, try, first)
-		if err == errStale {
+		e, named, err := t.enter(ctx, r, mode, try, first)
+		switch {
+		case err == errStale:
 			continue
-		}
-		if err != nil {
+		case err != nil:
 			return Hold{}, err
+		case named:
+			return Hold{e}, nil
 		}
 
 		// The name may have come to mean another file at any time before we
@@ -195,21 +197,22 @@ func (t *Table) acquire(ctx context.Context, r *Request, mode Mode, try bool) (H
 		//	                          create a, which is inode 2; lock it
 		//
 		// So look again, now that whoever plays by the rules has to wait.
-		named, err := t.system.Names(r.Path, e.id)
+		named, err = t.system.Names(r.Path, e.id)
 		if named {
 			return Hold{e}, nil
 		}
 		// An error of this unlock says nothing about the file that the path
 		// names now.
-		_ = e.release()
+		_ = e.release("")
 		if err != nil {
 			return Hold{}, err
 		}
 	}
 }
 
-// enter gets the lock of the file that r.Path seems to name.
-func (t *Table) enter(ctx context.Context, r *Request, mode Mode, try, first bool) (*entry, error) {
+// enter gets the lock of the file that r.Path seems to name, and reports whether it is known
+// that it did when the lock was had.
+func (t *Table) enter(ctx context.Context, r *Request, mode Mode, try, first bool) (*entry, bool, error) {
 	// A file is seldom replaced: what the path named last time it still
 	// names, and acquire looks after the fact. That saves a look before it,
 	// but is worth no wait: behind a file that the path does not name any
@@ -217,8 +220,8 @@ func (t *Table) enter(ctx context.Context, r *Request, mode Mode, try, first boo
 	t.mu.Lock()
 	if first && r.last != (ID{}) {
 		e := t.entry(r.last)
-		if err := e.enter(ctx, r, mode, try, false); err != errStale {
-			return e, err
+		if named, err := e.enter(ctx, r, mode, try, false); err != errStale {
+			return e, named, err
 		}
 	} else {
 		t.mu.Unlock()
@@ -232,13 +235,14 @@ func (t *Table) enter(ctx context.Context, r *Request, mode Mode, try, first boo
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 
 	t.mu.Lock()
 	r.last = id
 	e := t.entry(id)
-	return e, e.enter(ctx, r, mode, try, true)
+	named, err := e.enter(ctx, r, mode, try, true)
+	return e, named, err
 }
 
 // create makes the file of r, or waits for the goroutine that is about it:
@@ -302,7 +306,10 @@ func (h Hold) Release(path string) (named bool, err error) {
 	// Look first: when the lock is free, anybody may replace the file. What
 	// cannot be told is not reported, the lock is released all the same.
 	named, lookErr := h.entry.table.system.Names(path, h.entry.id)
-	return named || lookErr != nil, h.entry.release()
+	if !named {
+		return lookErr != nil, h.entry.release("")
+	}
+	return true, h.entry.release(path)
 }
 
 // Downgrade makes an exclusive hold a shared one. Waiting readers get in too.

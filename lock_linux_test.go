@@ -98,3 +98,25 @@ func TestLease(t *testing.T) {
 	<-over
 	s.mustRelease(t)
 }
+
+// What to compare with: the kernel's own way to wait.
+var waysOfProcesses = []string{"ours", "blocking"}
+
+// blockingLock returns the bare system calls of a lock that waits in the kernel.
+func blockingLock(path string) (acquire, release func() error) {
+	fd := -1
+	acquire = func() (err error) {
+		fd, err = unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o666)
+		if err != nil {
+			return err
+		}
+		return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLKW, &unix.Flock_t{Type: unix.F_WRLCK})
+	}
+	release = func() error {
+		if err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK}); err != nil {
+			return err
+		}
+		return unix.Close(fd)
+	}
+	return acquire, release
+}

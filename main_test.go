@@ -122,6 +122,12 @@ func (p *process) kill() {
 	p.cmd.Wait()
 }
 
+// exitAtEnd ends a helper that hangs when the test that has started it is gone.
+func exitAtEnd(in *bufio.Reader) {
+	_, _ = io.Copy(io.Discard, in)
+	os.Exit(3)
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

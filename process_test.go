@@ -592,7 +592,7 @@ func TestCancellationStorm(t *testing.T) {
 	path := lockPath(t)
 	busy := startHelper(t, "toggle", path)
 	p := startHelper(t, "storm", path)
-	p.finish()
+	p.expect("over")
 	busy.finish()
 }
 
@@ -616,8 +616,9 @@ func init() {
 			}
 		}
 	}
-	helpers["storm"] = func(_ *bufio.Reader, args []string) error {
+	helpers["storm"] = func(in *bufio.Reader, args []string) error {
 		path := args[0]
+		go exitAtEnd(in)
 		storm := func() error {
 			var wg sync.WaitGroup
 			errs := make(chan error, 200)
@@ -654,6 +655,7 @@ func init() {
 		if after.threads > before.threads+8 {
 			return fmt.Errorf("%d threads before, %d after", before.threads, after.threads)
 		}
+		fmt.Println("over")
 		return nil
 	}
 }
@@ -697,12 +699,12 @@ func TestCrowd(t *testing.T) {
 	}
 	holder.release()
 	p.expect("all had it")
-	p.finish()
 }
 
 func init() {
-	helpers["crowd"] = func(_ *bufio.Reader, args []string) error {
+	helpers["crowd"] = func(in *bufio.Reader, args []string) error {
 		path := args[0]
+		go exitAtEnd(in)
 		n, err := strconv.Atoi(args[1])
 		if err != nil {
 			return err

@@ -40,6 +40,7 @@ type entry struct {
 	contended bool      // another process has had the lock since then
 	turn      time.Duration
 	standBack bool // before the next try
+	missed    int  // how often nobody came, since others were seen
 }
 
 // A process whose goroutines queue for a lock keeps it from one to the next for the time of
@@ -47,11 +48,14 @@ type entry struct {
 // process, who is woken by that, wins: one who unlocks and locks again at once wins
 // dozens of times before the other one runs at all.
 //
-// A turn is short as long as others are about, and longer while nobody else is seen.
+// Should nobody come though others were seen not long ago, they may have been too slow on a
+// busy machine: then it stands back for twice as long the next time. When they do not come
+// for several times it is alone, and its turns get longer.
 const (
 	minTurn   = time.Millisecond
 	maxTurn   = 10 * time.Millisecond
 	standBack = 200 * time.Microsecond
+	alone     = 4 // times that nobody came
 )
 
 // outcome is what has become of a wish for the lock.
@@ -219,13 +223,18 @@ func (e *entry) hold(mode Mode) {
 func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) error {
 	if e.standBack {
 		e.standBack = false
-		timer := time.NewTimer(standBack)
+		d := standBack
+		if e.missed++; e.missed > alone {
+			e.turn = min(2*e.turn, e.table.maxTurn)
+		} else {
+			d <<= e.missed - 1
+		}
+		timer := time.NewTimer(d)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 		}
 		timer.Stop()
-		e.turn = min(2*e.turn, e.table.maxTurn) // if nobody has come
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -234,7 +243,7 @@ func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) error
 		return err
 	}
 
-	e.contended, e.turn = true, e.table.minTurn
+	e.contended, e.turn, e.missed = true, e.table.minTurn, 0
 	e.table.mu.Lock()
 	e.waiting, e.turnEnds = true, time.Time{}
 	e.refuseTries()

@@ -294,7 +294,7 @@ func (t *Table) adopt(f File, id ID) {
 func (t *Table) entry(id ID) *entry {
 	e := t.entries[id]
 	if e == nil {
-		e = &entry{table: t, id: id, turn: t.minTurn}
+		e = &entry{table: t, id: id, turn: t.minTurn, missed: alone}
 		t.entries[id] = e
 	}
 	return e

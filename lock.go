@@ -41,8 +41,9 @@
 // that cannot be done, such as [context.Background], the operating system does the
 // waiting.
 //
-// Thousands of goroutines that wait for one lock file cost the process one descriptor
-// and at most one thread.
+// Thousands of goroutines that wait for one lock file cost the process one descriptor of
+// it and at most one thread. On Linux there is one descriptor more for all lock files,
+// while somebody waits.
 //
 // # The lock file
 //
@@ -67,6 +68,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -97,16 +99,15 @@ var (
 type InterProcessLock struct {
 	handle
 
-	mu       sync.Mutex // protects hold and acquired
-	hold     table.Hold
-	acquired bool
+	mu    sync.Mutex // protects holds
+	holds holds
 }
 
 // NewInterProcessLock returns a lock on the file that path names. Nothing is opened or
 // created before the lock is acquired.
 //
-// A relative path is looked up from the directory that is current when the lock is
-// acquired. Options and path are checked then, too.
+// A relative path is looked up from the current directory, each time that the lock is
+// acquired or released. Options and path are checked when it is acquired.
 func NewInterProcessLock(path string, opts ...Option) *InterProcessLock {
 	l := new(InterProcessLock)
 	l.init(path, opts)
@@ -124,7 +125,7 @@ func NewInterProcessLock(path string, opts ...Option) *InterProcessLock {
 func (l *InterProcessLock) Acquire(ctx context.Context) error {
 	hold, err := l.acquire(ctx, table.Exclusive)
 	if err == nil {
-		l.set(hold)
+		l.add(hold)
 	}
 	return err
 }
@@ -135,15 +136,15 @@ func (l *InterProcessLock) Acquire(ctx context.Context) error {
 func (l *InterProcessLock) TryAcquire() (bool, error) {
 	hold, ok, err := l.try(table.Exclusive)
 	if ok {
-		l.set(hold)
+		l.add(hold)
 	}
 	return ok, err
 }
 
-func (l *InterProcessLock) set(hold table.Hold) {
+func (l *InterProcessLock) add(hold table.Hold) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.hold, l.acquired = hold, true
+	l.holds.add(hold)
 }
 
 // Release gives back the lock that was acquired through l, by this goroutine or by
@@ -154,8 +155,7 @@ func (l *InterProcessLock) set(hold table.Hold) {
 // other error, too, the lock is not held any more.
 func (l *InterProcessLock) Release() error {
 	l.mu.Lock()
-	hold, acquired := l.hold, l.acquired
-	l.hold, l.acquired = table.Hold{}, false
+	hold, acquired := l.holds.take(l.Path())
 	l.mu.Unlock()
 	if !acquired {
 		return l.fail("release", ErrNotAcquired)
@@ -168,7 +168,41 @@ func (l *InterProcessLock) Release() error {
 func (l *InterProcessLock) Acquired() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.acquired
+	return len(l.holds) > 0
+}
+
+// holds are the grants of one kind through one handle, those on one file counted. Even of exclusive
+// ones there can be several, on different files, if the lock file was replaced in between.
+type holds []struct {
+	table.Hold
+	n int
+}
+
+func (h *holds) add(hold table.Hold) {
+	for i := range *h {
+		if (*h)[i].Hold == hold {
+			(*h)[i].n++
+			return
+		}
+	}
+	*h = append(*h, holds{{hold, 1}}...)
+}
+
+// take takes one out. They are not told apart, so one on a file that path does not name any more
+// goes first: then as many on the new file stay as there can be holders who rely on them.
+func (h *holds) take(path string) (table.Hold, bool) {
+	if len(*h) == 0 {
+		return table.Hold{}, false
+	}
+	i := 0
+	for len(*h) > 1 && i < len(*h)-1 && (*h)[i].Named(path) {
+		i++
+	}
+	hold := (*h)[i].Hold
+	if (*h)[i].n--; (*h)[i].n == 0 {
+		*h = slices.Delete(*h, i, i+1)
+	}
+	return hold, true
 }
 
 // A handle is what the two types of lock have in common: a path, options, and the
@@ -247,8 +281,11 @@ func (h *handle) try(mode table.Mode) (table.Hold, bool, error) {
 
 func (h *handle) release(hold table.Hold) error {
 	named, err := hold.Release(h.request.Path)
-	if err == nil && !named {
+	switch {
+	case !named && err == nil:
 		err = ErrReplaced
+	case !named:
+		err = errors.Join(ErrReplaced, err)
 	}
 	if h.logger != nil {
 		h.log("release", err)
@@ -282,9 +319,10 @@ type option func(*handle)
 func (o option) apply(h *handle) { o(h) }
 
 // WithPollInterval sets the times between tries for a waiter that the operating system
-// tells nothing: delay at first, longer by delay after each, at most maxDelay. Each is
-// then shortened by a random part, of up to a half. The default, which zero stands for,
-// is 10 ms and 100 ms.
+// tells nothing: delay, longer by delay after each, at most maxDelay. Each is then
+// shortened by a random part, of up to a half. The default, which zero stands for, is
+// 10 ms and 100 ms. At first, and after each sign that the lock may be free, the tries
+// come earlier, from 1 ms on.
 //
 // A maxDelay below delay counts as delay. With a negative one of either acquiring the
 // lock fails, with the cause [fs.ErrInvalid].

@@ -3,6 +3,7 @@
 package fasteners
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -43,7 +44,7 @@ func (system) Names(path string, id table.ID) (bool, error) {
 	switch err := stat(path, &st); err {
 	case nil:
 		return id == idOf(&st), nil
-	case unix.ENOENT, unix.ENOTDIR:
+	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
 		return false, nil
 	default:
 		return false, err
@@ -73,8 +74,10 @@ func (system) Open(path string, mode table.Mode) (table.File, table.ID, error) {
 
 func (s system) Create(path string, mode table.Mode, perm fs.FileMode) (table.File, table.ID, error) {
 	f, err := open(path, unix.O_RDWR|unix.O_CREAT, perm)
-	if err == unix.ENOENT {
-		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+	// Somebody may remove a directory that is still empty. It does not help to try for ever:
+	// the path can be a symbolic link into a directory that is missing.
+	for tries := 0; err == unix.ENOENT && tries < 100; tries++ {
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, table.ID{}, err
 		}
 		f, err = open(path, unix.O_RDWR|unix.O_CREAT, perm)
@@ -110,10 +113,10 @@ func open(path string, flags int, perm fs.FileMode) (*file, error) {
 		switch {
 		case err == nil:
 			return &file{fcntl.Descriptor{FD: fd}, flags & unix.O_ACCMODE}, nil
-		case err == unix.EAGAIN && flags&unix.O_NONBLOCK != 0:
-			// A lease on it, of a file server say, has to be broken (fcntl(2)).
-			// Only regular files have leases, so this is no FIFO.
-			flags &^= unix.O_NONBLOCK
+		case err == unix.EAGAIN:
+			// Of a lease, as file servers have (fcntl(2)). To wait until it is broken,
+			// without O_NONBLOCK, would outlast any context.
+			return nil, table.ErrLeased
 		case err != unix.EINTR:
 			return nil, err
 		}

@@ -20,12 +20,8 @@ import (
 type InterProcessReaderWriterLock struct {
 	handle
 
-	mu sync.Mutex // protects what follows
-	// readers has the read locks, oldest first. They can be on different files, if
-	// the lock file was replaced in between.
-	readers []table.Hold
-	writer  table.Hold
-	writing bool
+	mu               sync.Mutex // protects what follows
+	readers, writers holds
 }
 
 // NewInterProcessReaderWriterLock returns a lock on the file that path names. All that
@@ -42,7 +38,7 @@ func NewInterProcessReaderWriterLock(path string, opts ...Option) *InterProcessR
 func (l *InterProcessReaderWriterLock) AcquireReadLock(ctx context.Context) error {
 	hold, err := l.acquire(ctx, table.Shared)
 	if err == nil {
-		l.addReader(hold)
+		l.add(&l.readers, hold)
 	}
 	return err
 }
@@ -53,31 +49,30 @@ func (l *InterProcessReaderWriterLock) AcquireReadLock(ctx context.Context) erro
 func (l *InterProcessReaderWriterLock) TryAcquireReadLock() (bool, error) {
 	hold, ok, err := l.try(table.Shared)
 	if ok {
-		l.addReader(hold)
+		l.add(&l.readers, hold)
 	}
 	return ok, err
 }
 
-func (l *InterProcessReaderWriterLock) addReader(hold table.Hold) {
+func (l *InterProcessReaderWriterLock) add(h *holds, hold table.Hold) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.readers = append(l.readers, hold)
+	h.add(hold)
 }
 
 // ReleaseReadLock gives back one read lock that was acquired through l. Its error is as
 // that of [InterProcessLock.Release].
 func (l *InterProcessReaderWriterLock) ReleaseReadLock() error {
+	return l.releaseOne(&l.readers)
+}
+
+func (l *InterProcessReaderWriterLock) releaseOne(h *holds) error {
 	l.mu.Lock()
-	if len(l.readers) == 0 {
-		l.mu.Unlock()
+	hold, ok := h.take(l.Path())
+	l.mu.Unlock()
+	if !ok {
 		return l.fail("release", ErrNotAcquired)
 	}
-	// Readers are not told apart. When some are on a file that was replaced since,
-	// the oldest goes first: then as many holds on the new file stay as there can be
-	// readers who rely on it.
-	hold := l.readers[0]
-	l.readers = append(l.readers[:0], l.readers[1:]...)
-	l.mu.Unlock()
 	return l.release(hold)
 }
 
@@ -86,7 +81,7 @@ func (l *InterProcessReaderWriterLock) ReleaseReadLock() error {
 func (l *InterProcessReaderWriterLock) AcquireWriteLock(ctx context.Context) error {
 	hold, err := l.acquire(ctx, table.Exclusive)
 	if err == nil {
-		l.setWriter(hold)
+		l.add(&l.writers, hold)
 	}
 	return err
 }
@@ -97,28 +92,15 @@ func (l *InterProcessReaderWriterLock) AcquireWriteLock(ctx context.Context) err
 func (l *InterProcessReaderWriterLock) TryAcquireWriteLock() (bool, error) {
 	hold, ok, err := l.try(table.Exclusive)
 	if ok {
-		l.setWriter(hold)
+		l.add(&l.writers, hold)
 	}
 	return ok, err
-}
-
-func (l *InterProcessReaderWriterLock) setWriter(hold table.Hold) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.writer, l.writing = hold, true
 }
 
 // ReleaseWriteLock gives back the write lock that was acquired through l. Its error is as
 // that of [InterProcessLock.Release].
 func (l *InterProcessReaderWriterLock) ReleaseWriteLock() error {
-	l.mu.Lock()
-	hold, writing := l.writer, l.writing
-	l.writer, l.writing = table.Hold{}, false
-	l.mu.Unlock()
-	if !writing {
-		return l.fail("release", ErrNotAcquired)
-	}
-	return l.release(hold)
+	return l.releaseOne(&l.writers)
 }
 
 // Downgrade makes the write lock that was acquired through l a read lock, to be released by
@@ -131,13 +113,14 @@ func (l *InterProcessReaderWriterLock) ReleaseWriteLock() error {
 func (l *InterProcessReaderWriterLock) Downgrade() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.writing {
+	hold, ok := l.writers.take(l.Path())
+	if !ok {
 		return l.fail("downgrade", ErrNotAcquired)
 	}
-	if err := l.writer.Downgrade(); err != nil {
+	if err := hold.Downgrade(); err != nil {
+		l.writers.add(hold)
 		return l.fail("downgrade", err)
 	}
-	l.readers = append(l.readers, l.writer)
-	l.writer, l.writing = table.Hold{}, false
+	l.readers.add(hold)
 	return nil
 }

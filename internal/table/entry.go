@@ -32,6 +32,7 @@ type entry struct {
 	strays   []File    // descriptors to close when the lock is free
 	expiry   *time.Timer
 	armed    bool // expiry will come
+	patrols  int  // how often patrol has come for this queue; 0 if it will not come
 
 	// These belong to whoever has the token, and table.mu protects them while
 	// nobody does.
@@ -67,6 +68,7 @@ const (
 	named           // the same, and the path of the waiter named the file then
 	leading         // the token is had
 	refused         // a try has failed
+	stale           // the path of the waiter names another file
 )
 
 // idle reports whether the entry is of no use to anybody. table.mu is held.
@@ -137,29 +139,15 @@ func (e *entry) enter(ctx context.Context, r *Request, mode Mode, try, looked bo
 		e.table.mu.Unlock()
 		return false, errBusy
 	}
-	w := e.queue.push(r.Path, mode, try)
+	w := e.queue.push(r, mode, try)
+	if e.patrols == 0 {
+		e.patrolLater()
+	}
 	e.table.mu.Unlock()
 
-	var recheck <-chan time.Time
-	if gated {
-		ticker := time.NewTicker(r.Delay)
-		defer ticker.Stop()
-		recheck = ticker.C
-	}
-	return e.wait(ctx, r, w, recheck)
-}
-
-// wait is for a goroutine in the queue.
-func (e *entry) wait(ctx context.Context, r *Request, w *waiter, recheck <-chan time.Time) (bool, error) {
-	for {
-		select {
-		case <-w.wake:
-		case <-ctx.Done():
-		case <-recheck:
-			e.recheckGate(w)
-			continue
-		}
-		break
+	select {
+	case <-w.wake:
+	case <-ctx.Done():
 	}
 	if err := ctx.Err(); err != nil {
 		e.leave(w) // select takes any case that is ready
@@ -168,30 +156,76 @@ func (e *entry) wait(ctx context.Context, r *Request, w *waiter, recheck <-chan 
 	switch w.state {
 	case granted, named:
 		return w.state == named, nil
-	case leading:
-		return false, e.lead(ctx, r, w.mode, w.try)
-	default:
+	case refused:
 		return false, errBusy
+	case stale:
+		return false, errStale
 	}
+
+	// It has the token, but it can be long ago that it looked. With a file that was replaced
+	// in the meantime a whole queue comes this way: should each open the new one to find that
+	// out, there would be as many descriptors, which may not be closed while the new one is
+	// locked.
+	named, err := e.table.system.Names(r.Path, e.id)
+	if !named || err != nil {
+		if err == nil {
+			err = errStale
+		}
+		e.stepDown()
+		return false, err
+	}
+	return false, e.lead(ctx, r, mode, try)
 }
 
-// recheckGate lets in a reader, and those behind it, that queues because a writer of another
-// process waits, if that one has given up. Those who are inside need not leave for that.
-func (e *entry) recheckGate(w *waiter) {
+// patrol looks after the head of the queue from time to time, as who waits for another goroutine
+// hears nothing of other processes: of one that has replaced the file, so that nothing has to be
+// waited for; and of a writer that readers have to let pass, and that has given up.
+func (e *entry) patrol() {
 	e.table.mu.Lock()
-	if e.holders == 0 || e.mode != Shared || e.queue.front() != w {
+	w := e.queue.front()
+	if w == nil {
+		e.patrols = 0
 		e.table.mu.Unlock()
 		return
 	}
-	e.holders++ // so that the file stays open
-	e.table.mu.Unlock()
-	gated, err := e.file.Gated()
-	if err == nil && !gated {
-		e.table.mu.Lock()
-		e.grantReaders()
-		e.table.mu.Unlock()
+	readers := e.holders > 0 && e.mode == Shared && w.mode == Shared
+	if readers {
+		e.holders++ // so that the file stays open
 	}
-	_ = e.release("")
+	e.table.mu.Unlock()
+
+	named, err := e.table.system.Names(w.request.Path, e.id)
+	gated := true
+	if readers {
+		if g, err := e.file.Gated(); err == nil {
+			gated = g
+		}
+	}
+
+	e.table.mu.Lock()
+	if !named && err == nil && e.queue.front() == w { // it may have left
+		e.queue.remove(w)
+		w.settle(stale)
+		e.patrols = 0 // the next ones will hardly be better off
+	}
+	if !gated {
+		e.grantReaders()
+	}
+	e.patrolLater()
+	e.table.mu.Unlock()
+	if readers {
+		_ = e.release("")
+	}
+}
+
+// patrolLater makes patrol come, in the intervals of the head of the queue. table.mu is held.
+func (e *entry) patrolLater() {
+	d := time.Duration(0)
+	if w := e.queue.front(); w != nil {
+		d = min(time.Duration(e.patrols)*w.request.Delay, w.request.MaxDelay)
+	}
+	e.patrols++
+	time.AfterFunc(d, e.patrol)
 }
 
 // lead locks the file for the caller, who has the token, and gives up the token in any case.
@@ -221,7 +255,7 @@ func (e *entry) hold(mode Mode) {
 
 // lock gets the kernel's lock. The caller has the token.
 func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) error {
-	if e.standBack {
+	if e.standBack && !try {
 		e.standBack = false
 		d := standBack
 		if e.missed++; e.missed > alone {
@@ -249,7 +283,7 @@ func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) error
 	e.refuseTries()
 	e.table.mu.Unlock()
 
-	if ctx.Done() == nil {
+	if ctx.Done() == nil && e.file != nil {
 		if mode == Exclusive && !r.ReaderPreference {
 			if err := e.file.Gate(true); err != nil {
 				return err
@@ -277,6 +311,8 @@ func (e *entry) try(r *Request, mode Mode) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return errStale
+		case err == ErrLeased:
+			return errBusy
 		case err != nil:
 			return err
 		case id != e.id:
@@ -306,8 +342,12 @@ const echo = time.Millisecond
 
 // await tries until it has the lock: on each event, and after each delay.
 func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
-	events, stop := e.file.Watch()
-	defer stop()
+	var events <-chan struct{}
+	if e.file != nil { // or nobody has let us open it yet
+		var stop func()
+		events, stop = e.file.Watch()
+		defer stop()
+	}
 	// What happened between the last try and the watch has made no event here. So this
 	// begins as if there had just been one:
 	//
@@ -333,7 +373,7 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 		if err := e.try(r, mode); err != errBusy {
 			return err
 		}
-		if mode == Exclusive && !r.ReaderPreference {
+		if mode == Exclusive && !r.ReaderPreference && e.file != nil {
 			if err := e.file.Gate(false); err != nil {
 				return err
 			}
@@ -371,7 +411,7 @@ func (e *entry) release(path string) error {
 	if !over && e.mode == Exclusive && next.mode == Exclusive {
 		e.queue.pop()
 		e.holders = 1
-		if next.path == path {
+		if next.request.Path == path {
 			next.settle(named)
 		} else {
 			next.settle(granted)
@@ -439,7 +479,9 @@ func (e *entry) settle(keep bool) (err error) {
 			_ = f.Close()
 		}
 		if !keep {
-			err = e.close()
+			if closeErr := e.close(); err == nil {
+				err = closeErr
+			}
 		}
 		e.table.mu.Lock()
 	}
@@ -482,9 +524,9 @@ func (e *entry) expireLater() {
 	}
 }
 
-// expire closes the descriptor of an entry that is idle. In one that is not it has been open
-// for long enough that release will close it; and an entry with none has left the table,
-// where another one may have its place.
+// expire closes the descriptor of an entry that is idle. One that is not will be released, which
+// closes it or arms the timer again; and an entry with no descriptor has left the table, where
+// another one may have its place.
 func (e *entry) expire() {
 	e.table.mu.Lock()
 	e.armed = false
@@ -501,16 +543,15 @@ func (e *entry) expire() {
 // last moment it passes on.
 func (e *entry) leave(w *waiter) {
 	e.table.mu.Lock()
-	switch w.state {
-	case queued:
+	if w.state == queued {
 		e.queue.remove(w)
 		e.grantReaders() // that waited for w, a writer, only
-		e.table.mu.Unlock()
+	}
+	e.table.mu.Unlock()
+	switch w.state {
 	case granted, named:
-		e.table.mu.Unlock()
 		_ = e.release("")
 	case leading:
-		e.table.mu.Unlock()
 		e.stepDown()
 	}
 }

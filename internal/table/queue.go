@@ -10,7 +10,7 @@ type queue struct {
 // A waiter is one goroutine in a queue.
 type waiter struct {
 	prev, next *waiter
-	path       string
+	request    *Request
 	mode       Mode
 	try        bool
 
@@ -22,8 +22,8 @@ type waiter struct {
 
 func (q *queue) front() *waiter { return q.head }
 
-func (q *queue) push(path string, mode Mode, try bool) *waiter {
-	w := &waiter{prev: q.tail, path: path, mode: mode, try: try, wake: make(chan struct{})}
+func (q *queue) push(r *Request, mode Mode, try bool) *waiter {
+	w := &waiter{prev: q.tail, request: r, mode: mode, try: try, wake: make(chan struct{})}
 	if q.tail == nil {
 		q.head = w
 	} else {

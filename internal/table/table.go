@@ -48,7 +48,7 @@ type System interface {
 	Names(path string, id ID) (bool, error)
 
 	// Open opens the regular file that path names, so that it can be locked
-	// in mode. It creates nothing, and never blocks.
+	// in mode. It creates nothing, and never blocks: see ErrLeased.
 	Open(path string, mode Mode) (File, ID, error)
 
 	// Create is Open, but first makes the file, and the directories above
@@ -109,8 +109,8 @@ type Request struct {
 	// process.
 	ReaderPreference bool
 
-	// last is the file that Path named when it was last locked. Table.mu
-	// protects it.
+	// last is the file that Path named when it was last locked, and may be
+	// open. Table.mu protects it.
 	last ID
 }
 
@@ -147,6 +147,10 @@ func New(system System, linger time.Duration) *Table {
 		creating: make(map[string]chan struct{}),
 	}
 }
+
+// ErrLeased is the error of Open and Create when somebody else has to agree to the open, and
+// has been asked to.
+var ErrLeased = errors.New("file is leased")
 
 // These never leave the package.
 var (
@@ -214,12 +218,12 @@ func (t *Table) acquire(ctx context.Context, r *Request, mode Mode, try bool) (H
 // that it did when the lock was had.
 func (t *Table) enter(ctx context.Context, r *Request, mode Mode, try, first bool) (*entry, bool, error) {
 	// A file is seldom replaced: what the path named last time it still
-	// names, and acquire looks after the fact. That saves a look before it,
-	// but is worth no wait: behind a file that the path does not name any
-	// more we could wait for ever.
+	// names, and acquire looks after the fact. That saves a look before it
+	// where the file is open and the lock to be had at once. It is worth no
+	// wait: behind a file that the path does not name any more we could wait
+	// for ever.
 	t.mu.Lock()
-	if first && r.last != (ID{}) {
-		e := t.entry(r.last)
+	if e := t.entries[r.last]; first && e != nil {
 		if named, err := e.enter(ctx, r, mode, try, false); err != errStale {
 			return e, named, err
 		}
@@ -230,7 +234,7 @@ func (t *Table) enter(ctx context.Context, r *Request, mode Mode, try, first boo
 	id, err := t.system.Identify(r.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = t.create(ctx, r, mode)
-		if err == nil {
+		if err == nil || err == ErrLeased {
 			err = errStale
 		}
 	}
@@ -310,6 +314,12 @@ func (h Hold) Release(path string) (named bool, err error) {
 		return lookErr != nil, h.entry.release("")
 	}
 	return true, h.entry.release(path)
+}
+
+// Named reports whether path names the locked file, as far as that can be told.
+func (h Hold) Named(path string) bool {
+	named, err := h.entry.table.system.Names(path, h.entry.id)
+	return named || err != nil
 }
 
 // Downgrade makes an exclusive hold a shared one. Waiting readers get in too.

@@ -1,6 +1,7 @@
 package fasteners_test
 
 import (
+	"context"
 	"os"
 	"os/signal"
 	"syscall"
@@ -73,30 +74,29 @@ func TestNoInotifyInstancesLeft(t *testing.T) {
 	s.mustRelease(t)
 }
 
-// Somebody has a lease on the lock file, as file servers do. To open the file breaks it.
+// Somebody has a lease on the lock file, as file servers do. To open the file breaks it, which
+// takes as long as he likes, but nobody waits for that beyond his context.
 func TestLease(t *testing.T) {
 	path := lockPath(t)
 	must(t, os.WriteFile(path, nil, 0o666))
 	f, err := os.Open(path)
 	must(t, err)
 	defer f.Close()
-	fd := f.Fd()
-	if _, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK); err != nil {
+	signal.Ignore(syscall.SIGIO) // which asks for it
+	defer signal.Reset(syscall.SIGIO)
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
 		missing(t, "leases")
 	}
-	broken := make(chan os.Signal, 1)
-	signal.Notify(broken, syscall.SIGIO)
-	defer signal.Stop(broken)
-	over := make(chan bool)
-	go func() {
-		<-broken
-		unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK)
-		close(over)
-	}()
-	s := sides(path)[0]
-	s.mustAcquire(t)
-	<-over
-	s.mustRelease(t)
+	for _, s := range sides(path) {
+		s.mustTry(t, false)
+		ctx, cancel := context.WithTimeout(background, 10*time.Millisecond)
+		checkError(t, s.acquire(ctx), "acquire", path, context.DeadlineExceeded)
+		cancel()
+	}
+	done := sides(path)[0].goAcquire(t, background)
+	_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	must(t, err)
+	must(t, <-done)
 }
 
 // What to compare with: the kernel's own way to wait.

@@ -358,21 +358,29 @@ func TestReplacedWhileHeld(t *testing.T) {
 	}
 }
 
-// Two read locks of one handle are on two files when the file was replaced in between.
-// The one on the new file must stay for as long as its reader can be inside.
-func TestReadersOnTwoFiles(t *testing.T) {
+// One handle, two holders of two files, as the first was removed in between. The release of
+// the first gives back the first.
+func TestHoldsOnTwoFiles(t *testing.T) {
 	if !filesCanBeReplacedWhileOpen {
 		t.Skip("an open file cannot be removed or moved here")
 	}
-	path := lockPath(t)
-	l := fasteners.NewInterProcessReaderWriterLock(path)
-	must(t, l.AcquireReadLock(background))
-	must(t, os.Remove(path))
-	must(t, l.AcquireReadLock(background))
-	checkError(t, l.ReleaseReadLock(), "release", path, fasteners.ErrReplaced)
-	sides(path)[2].mustTry(t, false)
-	must(t, l.ReleaseReadLock())
-	sides(path)[2].mustTry(t, true)
+	for i, name := range []string{"exclusive", "read", "write"} {
+		t.Run(name, func(t *testing.T) {
+			path := lockPath(t)
+			s := sides(path)[i]
+			s.mustAcquire(t)
+			must(t, os.Remove(path))
+			s.mustAcquire(t)
+			checkError(t, s.release(), "release", path, fasteners.ErrReplaced)
+			sides(path)[2].mustTry(t, false) // the second is inside
+			s.mustRelease(t)
+			checkError(t, s.release(), "release", path, fasteners.ErrNotAcquired)
+			sides(path)[2].mustTry(t, true)
+			for resources(path).locked > 0 { // for ever, if one leaks
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
 }
 
 func TestBadInput(t *testing.T) {

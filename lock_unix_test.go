@@ -15,8 +15,10 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -393,4 +395,157 @@ func resources(path string) usage {
 		u.threads = len(tasks)
 	}
 	return u
+}
+
+// The path comes to name nothing by way of a loop.
+func TestReplacedByALoop(t *testing.T) {
+	for i := range sides("") {
+		path := lockPath(t)
+		s := sides(path)[i]
+		s.mustAcquire(t)
+		must(t, os.Remove(path))
+		must(t, os.Symlink(path, path))
+		checkError(t, s.release(), "release", path, fasteners.ErrReplaced)
+	}
+}
+
+// Directories that are made are for everybody, before umask.
+func TestDirectoryMode(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a")
+	s := sides(filepath.Join(dir, "b", "lock"))[0]
+	s.mustAcquire(t)
+	s.mustRelease(t)
+	fi, err := os.Stat(dir)
+	must(t, err)
+	if fi.Mode().Perm() != 0o777 {
+		t.Errorf("mode is %v", fi.Mode())
+	}
+}
+
+// Many handles remember the old file.
+func TestStaleGuesses(t *testing.T) {
+	path := lockPath(t)
+	var all []side
+	for range 200 {
+		s := sides(path)[0]
+		s.mustAcquire(t)
+		s.mustRelease(t)
+		all = append(all, s)
+	}
+	must(t, os.Rename(path, path+".old"))
+	h := sides(path)[0]
+	h.mustAcquire(t)
+	for _, s := range all {
+		s.mustTry(t, false)
+	}
+	if u := resources(path); u.locked > 1 {
+		t.Errorf("%d descriptors of the lock file", u.locked)
+	}
+	h.mustRelease(t)
+}
+
+// Two processes each hold a lock and wait, in another goroutine, for that of the other. The
+// kernel, which may judge by process, thinks that this is a deadlock; it is none.
+func TestCrosswise(t *testing.T) {
+	ours, theirs := lockPath(t), lockPath(t)
+	a, b := sides(ours)[0], sides(theirs)[0]
+	a.mustAcquire(t)
+	p := startHelper(t, "crosswise", theirs, ours)
+	p.expect("held")
+	done := b.goAcquire(t, background)
+	p.say("acquire")
+	p.expect("waiting")
+	a.mustTry(t, false)
+	p.say("release")
+	must(t, <-done)
+	a.mustRelease(t)
+	p.expect("held")
+	b.mustRelease(t)
+	p.finish()
+}
+
+func init() {
+	helpers["crosswise"] = func(in *bufio.Reader, args []string) error {
+		a, b := sides(args[0])[0], sides(args[1])[0]
+		if err := a.acquire(background); err != nil {
+			return err
+		}
+		fmt.Println("held")
+		if _, err := in.ReadString('\n'); err != nil {
+			return err
+		}
+		done := make(chan error, 1)
+		go func() { done <- b.acquire(background) }()
+		select {
+		case err := <-done:
+			return fmt.Errorf("did not wait: %v", err)
+		case <-time.After(10 * time.Millisecond):
+		}
+		fmt.Println("waiting")
+		if _, err := in.ReadString('\n'); err != nil {
+			return err
+		}
+		if err := a.release(); err != nil {
+			return err
+		}
+		if err := <-done; err != nil {
+			return err
+		}
+		fmt.Println("held")
+		return b.release()
+	}
+}
+
+// A crowd waits behind a holder who sees the file replaced. The new one is opened once, and not
+// by each of them.
+func TestCrowdBehindAReplacedFile(t *testing.T) {
+	p := startHelper(t, "replaced crowd", lockPath(t))
+	p.expect("all had it")
+}
+
+func init() {
+	helpers["replaced crowd"] = func(in *bufio.Reader, args []string) error {
+		path := args[0]
+		go exitAtEnd(in)
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 64}); err != nil {
+			return err
+		}
+		holder := sides(path)[0]
+		if err := holder.acquire(background); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithCancel(background)
+		defer cancel()
+		var wg sync.WaitGroup
+		errs := make(chan error, 500)
+		for range cap(errs) {
+			s := sides(path)[0]
+			wg.Go(func() {
+				err := s.acquire(ctx)
+				if err == nil {
+					err = s.release()
+				}
+				if err != nil {
+					errs <- err
+				}
+			})
+		}
+		waitUntilParked(cap(errs))
+		if err := os.WriteFile(path+".new", nil, 0o666); err != nil {
+			return err
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			return err
+		}
+		if err := holder.release(); !errors.Is(err, fasteners.ErrReplaced) {
+			return err
+		}
+		wg.Wait()
+		close(errs)
+		if err := <-errs; err != nil {
+			return err
+		}
+		fmt.Println("all had it")
+		return nil
+	}
 }

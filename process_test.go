@@ -978,3 +978,60 @@ func init() {
 		return <-errs
 	}
 }
+
+// Acquire makes the directories that are missing, also when somebody removes them meanwhile.
+func TestDirectoriesComeAndGo(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a")
+	path := filepath.Join(dir, "b", "lock")
+	stop := make(chan bool)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				os.RemoveAll(dir)
+				runtime.Gosched()
+			}
+		}
+	})
+	for range 3000 {
+		s := sides(path)[0]
+		if err := s.acquire(background); err != nil {
+			t.Error(err)
+			break
+		}
+		if err := s.release(); err != nil && !errors.Is(err, fasteners.ErrReplaced) {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// A waiter behind a file that was replaced comes to the new one, which is free, though the
+// holder of the old one, or a goroutine that waits for that in the kernel, stays for ever.
+func TestReplacedWhileInTheQueue(t *testing.T) {
+	if !filesCanBeReplacedWhileOpen {
+		t.Skip("an open file cannot be removed or moved here")
+	}
+	for _, behind := range []string{"holder here", "blocked leader"} {
+		t.Run(behind, func(t *testing.T) {
+			path := lockPath(t)
+			if behind == "holder here" {
+				h := sides(path)[0]
+				h.mustAcquire(t)
+				defer h.release()
+			} else {
+				startHolder(t, path, "exclusive")
+				sides(path)[0].goAcquire(t, background)
+			}
+			done := sides(path)[0].goAcquire(t, cancellable(t))
+			must(t, os.Rename(path, path+".old"))
+			sides(path)[0].mustTry(t, true) // who comes now gets it
+			must(t, <-done)
+		})
+	}
+}

@@ -3,9 +3,12 @@ package wake
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func open(t *testing.T, path string) *os.File {
@@ -104,4 +107,91 @@ func instances(t *testing.T) int {
 		}
 	}
 	return n
+}
+
+// A program that is executed while somebody waits does not inherit the instance.
+func TestInstanceIsCloseOnExec(t *testing.T) {
+	f := open(t, filepath.Join(t.TempDir(), "file"))
+	_, stop := Watch(int(f.Fd()))
+	defer stop()
+	process.Lock()
+	defer process.Unlock()
+	flags, err := unix.FcntlInt(uintptr(process.fd), unix.F_GETFD, 0)
+	if err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("flags are %#x, %v", flags, err)
+	}
+}
+
+// When a watch ends, the kernel does not go on making events for it.
+func TestWatchesAreRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	keep, other := open(t, path+".keep"), open(t, path)
+	_, stopKeep := Watch(int(keep.Fd()))
+	defer stopKeep()
+	_, stop := Watch(int(other.Fd()))
+	if n := watches(t); n != 2 {
+		t.Errorf("%d watches, want 2", n)
+	}
+	stop()
+	for watches(t) > 1 { // for ever, if it does not go
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func watches(t *testing.T) int {
+	t.Helper()
+	process.Lock()
+	defer process.Unlock()
+	info, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(process.fd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(info), "inotify wd:")
+}
+
+// A timer that comes late ends nothing that is in use.
+func TestLateExpiry(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	f := open(t, path)
+	events, stop := Watch(int(f.Fd()))
+	defer stop()
+	expire()
+	open(t, path).Close()
+	<-events
+}
+
+// When the kernel has lost events, everybody is told.
+func TestOverflow(t *testing.T) {
+	limit, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(limit)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "file")
+	var paths [2]string
+	for i := range paths {
+		paths[i] = path + strconv.Itoa(i)
+		_, stop := Watch(int(open(t, paths[i]).Fd()))
+		defer stop()
+	}
+	events, stop := Watch(int(open(t, path).Fd()))
+	defer stop()
+	process.Lock()            // so that the events are not read
+	for i := range n + 1000 { // events of one kind in a row would be one
+		fd, err := unix.Open(paths[i%2], unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd)
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd) // its event is lost
+	process.Unlock()
+	<-events
 }

@@ -1,0 +1,537 @@
+package table
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// gate lets system calls happen at once, but those called name only when told to.
+func gate(k *kernel, name string) (open func()) {
+	c := make(chan bool)
+	k.sched = func(call *call) {
+		go func() {
+			if call.name == name {
+				<-c
+			}
+			k.mu.Lock()
+			call.do()
+			k.mu.Unlock()
+			close(call.done)
+		}()
+	}
+	return func() { close(c) }
+}
+
+// A try that comes while a leader asks the kernel waits for the answer, and not longer: not
+// until the leader has the lock, and not until the leader gives it back.
+func TestTryWaitsForTheAnswerOnly(t *testing.T) {
+	for _, heldBy := range []string{"nobody", "other process"} {
+		t.Run(heldBy, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newKernel(path)
+				var first Hold
+				if heldBy == "other process" {
+					var err error
+					first, err = New(&proc{kernel: k, pid: 1}, time.Hour).Acquire(t.Context(), request(path), Exclusive)
+					must(t, err)
+				}
+				table := New(&proc{kernel: k}, 0)
+				open := gate(k, "try")
+				got := make(chan Hold, 1)
+				acquire(t.Context(), table, Exclusive, func(h Hold, err error) {
+					if err != nil {
+						t.Error(err)
+					}
+					got <- h
+				})
+				answer := make(chan bool, 1)
+				go func() {
+					_, ok, err := table.Try(request(path), Exclusive)
+					if ok || err != nil {
+						t.Errorf("try: %v, %v", ok, err)
+					}
+					answer <- true
+				}()
+				synctest.Wait()
+				select {
+				case <-answer:
+					t.Fatal("the try did not wait for the answer")
+				default:
+				}
+				open()
+				synctest.Wait()
+				select {
+				case <-answer:
+				default:
+					t.Error("the try waits for the lock")
+				}
+				if first != (Hold{}) {
+					_, err := first.Release(path)
+					must(t, err)
+				}
+				h := <-got
+				_, err := h.Release(path)
+				must(t, err)
+				time.Sleep(time.Hour)
+				mustBeEmpty(t, table)
+			})
+		})
+	}
+}
+
+// unsure is a System whose tries lock the file and then fail.
+type unsure struct{ *proc }
+
+type unsureFile struct{ *descriptor }
+
+var errUnsure = errors.New("state is not known")
+
+func (u unsure) Open(path string, mode Mode) (File, ID, error) {
+	f, id, err := u.proc.Open(path, mode)
+	if err != nil {
+		return nil, id, err
+	}
+	return unsureFile{f.(*descriptor)}, id, nil
+}
+
+func (f unsureFile) Try(mode Mode) (bool, error) {
+	_, _ = f.descriptor.Try(mode)
+	return false, errUnsure
+}
+
+// After an error nobody knows what is locked: it is unlocked before it is closed.
+func TestUnlockAfterError(t *testing.T) {
+	k := newKernel(path)
+	table := New(unsure{&proc{kernel: k}}, 0)
+	if _, err := table.Acquire(context.Background(), request(path), Exclusive); !errors.Is(err, errUnsure) {
+		t.Errorf("error is %v", err)
+	}
+	if len(k.faults) > 0 || len(k.open) > 0 {
+		t.Errorf("%v; %d open", k.faults, len(k.open))
+	}
+}
+
+// A waiter that has waited for long, and polls seldom, still tries again soon after an event:
+// of a holder that dies the event comes before its lock goes.
+func TestEchoOfALateDeath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		p := &proc{kernel: k, pid: 1}
+		_, err := New(p, time.Hour).Acquire(t.Context(), request(path), Exclusive)
+		must(t, err)
+		table := New(&proc{kernel: k}, 0)
+		r := &Request{Path: path, Delay: 1000 * time.Hour, MaxDelay: 1000 * time.Hour}
+		done := make(chan bool, 1)
+		go func() {
+			h, err := table.Acquire(t.Context(), r, Exclusive)
+			must(t, err)
+			_, err = h.Release(path)
+			must(t, err)
+			done <- true
+		}()
+		time.Sleep(3000 * time.Hour) // whatever it does at first is over
+		k.mu.Lock()
+		reap := p.kill()
+		k.mu.Unlock()
+		synctest.Wait()
+		k.mu.Lock()
+		reap()
+		k.mu.Unlock()
+		start := time.Now()
+		<-done
+		if d := time.Since(start); d > time.Second {
+			t.Errorf("it took %v", d)
+		}
+	})
+}
+
+// An error of close comes to light, also if there is more to close by then.
+func TestCloseErrorBesideAStray(t *testing.T) {
+	errFail := errors.New("it fails")
+	k := newKernel(path)
+	p := &proc{kernel: k, fail: map[string]error{}}
+	table := New(p, 0)
+	h, err := table.Acquire(context.Background(), request(path), Exclusive)
+	must(t, err)
+	p.fail["close"] = errFail
+	k.sched = func(c *call) {
+		if c.name == "close" && p.fail["close"] != nil {
+			k.mu.Lock()
+			f, id := p.descriptor(path, Exclusive)
+			k.mu.Unlock()
+			table.adopt(f, id) // as one does who looked for another file
+		}
+		go func() {
+			k.mu.Lock()
+			c.do()
+			k.mu.Unlock()
+			close(c.done)
+		}()
+	}
+	if _, err := h.Release(path); !errors.Is(err, errFail) {
+		t.Errorf("error is %v", err)
+	}
+}
+
+// A crowd in the queue of a file that is replaced opens the new one once, not each for itself,
+// while somebody holds that.
+func TestQueueOfAReplacedFile(t *testing.T) {
+	for _, heldBy := range []string{"same process", "other process"} {
+		t.Run(heldBy, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newKernel(path)
+				p := &proc{kernel: k}
+				table := New(p, 0)
+				old, err := table.Acquire(t.Context(), request(path), Exclusive)
+				must(t, err)
+				ctx, cancel := context.WithCancel(t.Context())
+				for range 1000 {
+					acquire(ctx, table, Exclusive, func(h Hold, err error) {
+						if err == nil {
+							_, _ = h.Release(path)
+						}
+					})
+				}
+				k.mu.Lock()
+				k.unlink(path)
+				k.create(path)
+				k.mu.Unlock()
+				holder := table
+				if heldBy == "other process" {
+					holder = New(&proc{kernel: k, pid: 1}, 0)
+				}
+				h, err := holder.Acquire(t.Context(), request(path), Exclusive)
+				must(t, err)
+				_, err = old.Release(path)
+				must(t, err)
+				synctest.Wait()
+				n := 0
+				k.mu.Lock()
+				for _, d := range k.open {
+					if d.proc == p {
+						n++
+					}
+				}
+				k.mu.Unlock()
+				if n > 1 {
+					t.Errorf("%d descriptors are open", n)
+				}
+				cancel()
+				_, err = h.Release(path)
+				must(t, err)
+				synctest.Wait()
+				mustBeEmpty(t, table)
+			})
+		})
+	}
+}
+
+// Requests that remember a file which is not there any more open nothing that stays open.
+func TestStaleGuesses(t *testing.T) {
+	k := newKernel(path)
+	table := New(&proc{kernel: k}, 0)
+	var all []*Request
+	for range 20 {
+		r := request(path)
+		h, err := table.Acquire(context.Background(), r, Exclusive)
+		must(t, err)
+		_, err = h.Release(path)
+		must(t, err)
+		all = append(all, r)
+	}
+	k.mu.Lock()
+	k.unlink(path)
+	k.create(path)
+	k.mu.Unlock()
+	h, err := table.Acquire(context.Background(), request(path), Exclusive)
+	must(t, err)
+	for _, r := range all {
+		if _, ok, err := table.Try(r, Exclusive); ok || err != nil {
+			t.Errorf("try: %v, %v", ok, err)
+		}
+	}
+	if len(k.open) != 1 {
+		t.Errorf("%d descriptors are open", len(k.open))
+	}
+	_, err = h.Release(path)
+	must(t, err)
+	mustBeEmpty(t, table)
+}
+
+// A request that remembers a file which is still held, but not by that name, does not wait
+// for that.
+func TestGuessIsWorthNoWait(t *testing.T) {
+	k := newKernel(path)
+	table := New(&proc{kernel: k}, 0)
+	r := request(path)
+	old, err := table.Acquire(context.Background(), r, Exclusive)
+	must(t, err)
+	k.mu.Lock()
+	k.unlink(path)
+	k.mu.Unlock()
+	h, ok, err := table.Try(r, Exclusive)
+	if !ok || err != nil {
+		t.Fatalf("try: %v, %v", ok, err)
+	}
+	for _, h := range []Hold{old, h} {
+		_, err = h.Release(path)
+		must(t, err)
+	}
+	mustBeEmpty(t, table)
+}
+
+// late is a context that is done by its error before its channel says so, as any context is
+// to one who is woken for another reason at the same moment.
+type late struct {
+	context.Context
+	over atomic.Bool
+}
+
+func (l *late) Done() <-chan struct{} { return make(chan struct{}) }
+
+func (l *late) Err() error {
+	if l.over.Load() {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Whatever a waiter is given at the moment when its context is done, it passes on.
+func TestContextIsDoneAsTheLockComes(t *testing.T) {
+	for _, first := range []Mode{Shared, Exclusive} { // then the waiter is granted, or leads
+		synctest.Test(t, func(t *testing.T) {
+			k := newKernel(path)
+			table := New(&proc{kernel: k}, 0)
+			h, err := table.Acquire(t.Context(), request(path), Exclusive)
+			must(t, err)
+			holds := make(chan Hold, 1)
+			if first == Shared {
+				acquire(t.Context(), table, Shared, func(h Hold, err error) { must(t, err); holds <- h })
+			}
+			ctx := &late{Context: t.Context()}
+			got := make(chan error, 1)
+			acquire(ctx, table, Shared, func(h Hold, err error) { got <- err })
+			ctx.over.Store(true)
+			_, err = h.Release(path)
+			must(t, err)
+			if err := <-got; err != context.Canceled {
+				t.Fatalf("error is %v", err)
+			}
+			if first == Shared {
+				h := <-holds
+				_, err = h.Release(path)
+				must(t, err)
+			}
+			synctest.Wait()
+			mustBeEmpty(t, table)
+			if len(k.open) > 0 {
+				t.Errorf("%d descriptors are open", len(k.open))
+			}
+		})
+	}
+}
+
+// A context that is done wins over a lock that is there to be shared, and makes no file.
+func TestContextIsDone(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	k := newKernel()
+	table := New(&proc{kernel: k}, 0)
+	r := request(path)
+	if _, err := table.Acquire(ctx, r, Shared); err != context.Canceled || k.names[path] != nil {
+		t.Errorf("error is %v, file %v", err, k.names[path])
+	}
+	h, err := table.Acquire(context.Background(), r, Shared)
+	must(t, err)
+	if _, err := table.Acquire(ctx, r, Shared); err != context.Canceled {
+		t.Fatalf("error is %v", err)
+	}
+	_, err = h.Release(path)
+	must(t, err)
+	mustBeEmpty(t, table)
+}
+
+// A try does not wait beside one who waits for another process.
+func TestTryBesideAWaiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		h, err := New(&proc{kernel: k, pid: 1}, 0).Acquire(t.Context(), request(path), Exclusive)
+		must(t, err)
+		table := New(&proc{kernel: k}, 0)
+		ctx, cancel := context.WithCancel(t.Context())
+		acquire(ctx, table, Exclusive, func(Hold, error) {})
+		answer := make(chan bool, 1)
+		go func() {
+			_, ok, _ := table.Try(request(path), Exclusive)
+			answer <- ok
+		}()
+		synctest.Wait()
+		select {
+		case ok := <-answer:
+			if ok {
+				t.Error("it has the lock")
+			}
+		default:
+			t.Error("the try waits")
+		}
+		cancel()
+		_, err = h.Release(path)
+		must(t, err)
+		synctest.Wait()
+	})
+}
+
+// A try that meets a release waits for its end, also if the one who releases had to wait for
+// the lock.
+func TestTryMeetsARelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		other, err := New(&proc{kernel: k, pid: 1}, 0).Acquire(t.Context(), request(path), Exclusive)
+		must(t, err)
+		table := New(&proc{kernel: k}, 0)
+		holds := make(chan Hold, 1)
+		acquire(t.Context(), table, Exclusive, func(h Hold, err error) { must(t, err); holds <- h })
+		_, err = other.Release(path)
+		must(t, err)
+		h := <-holds
+		open := gate(k, "unlock")
+		go func() { _, _ = h.Release(path) }()
+		synctest.Wait()
+		answer := make(chan bool, 1)
+		go func() {
+			h, ok, _ := table.Try(request(path), Exclusive)
+			if ok {
+				_, _ = h.Release(path)
+			}
+			answer <- ok
+		}()
+		synctest.Wait()
+		open()
+		if !<-answer {
+			t.Error("the try has failed though the lock is free")
+		}
+		synctest.Wait()
+		mustBeEmpty(t, table)
+	})
+}
+
+// A reader's try that meets a reader who has the token from one who gave up waiting gets the
+// lock together with it.
+func TestTryMeetsAnHeir(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		other, err := New(&proc{kernel: k, pid: 1}, 0).Acquire(t.Context(), request(path), Exclusive)
+		must(t, err)
+		table := New(&proc{kernel: k}, 0)
+		ctx, cancel := context.WithCancel(t.Context())
+		slow := &Request{Path: path, Delay: time.Hour, MaxDelay: time.Hour}
+		go func() { _, _ = table.Acquire(ctx, slow, Exclusive) }()
+		synctest.Wait()
+		time.Sleep(10 * time.Hour) // it tries no more
+		holds := make(chan Hold, 1)
+		acquire(t.Context(), table, Shared, func(h Hold, err error) { must(t, err); holds <- h })
+		open := gate(k, "open")
+		cancel() // the reader leads, and opens
+		synctest.Wait()
+		_, err = other.Release(path)
+		must(t, err)
+		answer := make(chan bool, 1)
+		go func() {
+			h, ok, _ := table.Try(request(path), Shared)
+			if ok {
+				_, _ = h.Release(path)
+			}
+			answer <- ok
+		}()
+		synctest.Wait()
+		open()
+		if !<-answer {
+			t.Error("the try has failed though nobody writes")
+		}
+		h := <-holds
+		_, err = h.Release(path)
+		must(t, err)
+		synctest.Wait()
+		mustBeEmpty(t, table)
+	})
+}
+
+// Where no events come, tries do: as often as the request says, and not in step with anybody.
+func TestPolling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		_, err := New(&proc{kernel: k, pid: 1}, 0).Acquire(t.Context(), request(path), Exclusive)
+		must(t, err)
+		table := New(&proc{kernel: k}, 0)
+		var tries []time.Time
+		k.sched = func(c *call) {
+			if c.name == "try" {
+				tries = append(tries, time.Now())
+			}
+			k.mu.Lock()
+			c.do()
+			k.mu.Unlock()
+			close(c.done)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		r := &Request{Path: path, Delay: 10 * time.Millisecond, MaxDelay: 100 * time.Millisecond}
+		if _, err := table.Acquire(ctx, r, Exclusive); err != context.DeadlineExceeded {
+			t.Errorf("error is %v", err)
+		}
+		tries = tries[100:] // those at first are as after an event
+		apart := map[time.Duration]bool{}
+		for i := 1; i < len(tries); i++ {
+			d := tries[i].Sub(tries[i-1])
+			if d < 50*time.Millisecond || d > 100*time.Millisecond {
+				t.Fatalf("tries are %v apart", d)
+			}
+			apart[d] = true
+		}
+		if len(apart) < 100 {
+			t.Errorf("%d tries at %d intervals", len(tries), len(apart))
+		}
+	})
+}
+
+// Who gives up right after it has created the file leaves no descriptor behind.
+func TestCreatorGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel()
+		table := New(&proc{kernel: k}, time.Millisecond)
+		open := gate(k, "create")
+		ctx := &late{Context: t.Context()}
+		got := make(chan error, 1)
+		acquire(ctx, table, Exclusive, func(_ Hold, err error) { got <- err })
+		ctx.over.Store(true)
+		open()
+		if err := <-got; err != context.Canceled {
+			t.Errorf("error is %v", err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(k.open) > 0 || len(table.entries) > 0 {
+			t.Errorf("%d descriptors are open, %d entries", len(k.open), len(table.entries))
+		}
+	})
+}
+
+// When unlock fails, only close can free the lock: nothing lingers.
+func TestNothingLingersAfterAnError(t *testing.T) {
+	k := newKernel(path)
+	p := &proc{kernel: k, fail: map[string]error{}}
+	table := New(p, time.Hour)
+	h, err := table.Acquire(context.Background(), request(path), Exclusive)
+	must(t, err)
+	p.fail["unlock"] = errUnsure
+	if _, err := h.Release(path); err != errUnsure {
+		t.Errorf("error is %v", err)
+	}
+	if len(k.open) > 0 {
+		t.Error("the descriptor lingers")
+	}
+}

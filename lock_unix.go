@@ -174,7 +174,7 @@ func (f *file) Close() error {
 	return nil
 }
 
-func (f *file) Watch() (<-chan struct{}, func()) {
+func (f *file) Watch() (<-chan struct{}, bool, func()) {
 	return wake.Watch(f.FD)
 }
 

@@ -340,13 +340,23 @@ func (e *entry) try(r *Request, mode Mode) error {
 // its files first and loses its locks a moment later.
 const echo = time.Millisecond
 
+// seldom is by how much tries without an event are rarer where there are events.
+const seldom = 10
+
 // await tries until it has the lock: on each event, and after each delay.
 func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 	var events <-chan struct{}
+	step, limit := r.Delay, r.MaxDelay
 	if e.file != nil { // or nobody has let us open it yet
+		var complete bool
 		var stop func()
-		events, stop = e.file.Watch()
+		events, complete, stop = e.file.Watch()
 		defer stop()
+		if complete {
+			// Foreign programs may unlock the file without an event, but that is no
+			// reason to burn the processor of all others.
+			step, limit = seldom*step, seldom*limit
+		}
 	}
 	// What happened between the last try and the watch has made no event here. So this
 	// begins as if there had just been one:
@@ -358,7 +368,7 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 	//	loses its lock                wait for an event
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	next, delay := echo, r.Delay
+	next, delay := echo, step
 	for {
 		select {
 		case <-ctx.Done():
@@ -382,7 +392,7 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 		if next < delay {
 			next *= 2
 		} else {
-			delay = min(delay+r.Delay, r.MaxDelay)
+			delay = min(delay+step, limit)
 		}
 	}
 }

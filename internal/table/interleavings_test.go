@@ -464,6 +464,7 @@ func TestTryMeetsAnHeir(t *testing.T) {
 func TestPolling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
+		k.silent = true
 		_, err := New(&proc{kernel: k, pid: 1}, 0).Acquire(t.Context(), request(path), Exclusive)
 		must(t, err)
 		table := New(&proc{kernel: k}, 0)

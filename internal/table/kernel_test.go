@@ -15,6 +15,8 @@ type kernel struct {
 	// sched, if there is one, decides when a system call happens.
 	sched func(*call)
 
+	silent bool // there are no events
+
 	mu     sync.Mutex
 	names  map[string]*inode
 	inodes uint64
@@ -308,11 +310,14 @@ func (d *descriptor) check(done string) {
 	}
 }
 
-func (d *descriptor) Watch() (<-chan struct{}, func()) {
+func (d *descriptor) Watch() (<-chan struct{}, bool, func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.silent {
+		return nil, false, func() {}
+	}
 	d.watch = make(chan struct{}, 1)
-	return d.watch, func() {
+	return d.watch, true, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.watch = nil

@@ -90,10 +90,11 @@ type File interface {
 	Close() error
 
 	// Watch returns a channel, of capacity one, that receives when a try is
-	// worth it, and a function that ends the watch. The channel is nil where
-	// the system has no such events or no room for more of them. An event
-	// may come too early, too often or, from foreign programs, not at all.
-	Watch() (<-chan struct{}, func())
+	// worth it, and a function that ends the watch. An event may come too
+	// early or too often. It reports whether all who release the lock as this
+	// module does make one: not so where the system has no such events or no
+	// room for more of them, when the channel may be nil.
+	Watch() (events <-chan struct{}, complete bool, stop func())
 }
 
 // A Request is what a caller wants to lock, and how it wants to wait.

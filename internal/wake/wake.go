@@ -6,3 +6,10 @@
 // process that dies. A foreign program that unlocks and keeps its file open, and
 // another host, make no event here.
 package wake
+
+// Watch watches the file that fd has open, whatever its name. The channel, of capacity one,
+// receives when there is something to see, until stop is called; it is nil where there are no
+// events. Complete says that everybody who closes the file makes one.
+func Watch(fd int) (events <-chan struct{}, complete bool, stop func()) {
+	return watch(fd)
+}

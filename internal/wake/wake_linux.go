@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// idle is for how long the process keeps its inotify instance when nobody
-// watches any more. To make and close one takes the kernel up to 10 ms, for
-// which it can well be needed again.
+// idle is for how long the process keeps an inotify instance and watches that nobody needs any
+// more. To remove a watch and to close an instance takes the kernel up to 10 ms, and both may well
+// be needed again until then.
 const idle = 20 * time.Millisecond
 
 // Closing is what releases a lock, or comes with it. The link count of a file
@@ -27,18 +27,17 @@ var process struct {
 	file     *os.File // nil when there is no instance
 	fd       int      // of file
 	watchers map[int32][]chan struct{}
-	expiry   *time.Timer // closes file, runs while there are no watchers
+	sweeping bool // a sweep will come
 }
 
-// Watch watches the file that fd has open, whatever its name.
-func Watch(fd int) (events <-chan struct{}, stop func()) {
+func watch(fd int) (events <-chan struct{}, complete bool, stop func()) {
 	process.Lock()
 	defer process.Unlock()
 
 	if process.file == nil {
 		instance, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 		if err != nil {
-			return nil, func() {}
+			return nil, false, func() {}
 		}
 		process.fd = instance
 		// Non-blocking, so that reading costs no thread.
@@ -46,56 +45,72 @@ func Watch(fd int) (events <-chan struct{}, stop func()) {
 		process.watchers = make(map[int32][]chan struct{})
 		go read(process.file)
 	}
-	wd, err := unix.InotifyAddWatch(process.fd, "/proc/self/fd/"+strconv.Itoa(fd), mask)
+	added, err := unix.InotifyAddWatch(process.fd, "/proc/self/fd/"+strconv.Itoa(fd), mask)
 	if err != nil {
-		expireLater()
-		return nil, func() {}
+		sweepLater()
+		return nil, false, func() {}
 	}
-
-	if process.expiry != nil {
-		process.expiry.Stop()
-	}
+	wd := int32(added)
 	c := make(chan struct{}, 1)
-	process.watchers[int32(wd)] = append(process.watchers[int32(wd)], c)
-	return c, func() { unwatch(int32(wd), c) }
+	process.watchers[wd] = append(process.watchers[wd], c)
+	return c, isLocal(fd), func() { unwatch(wd, c) }
 }
 
 func unwatch(wd int32, c chan struct{}) {
 	process.Lock()
 	defer process.Unlock()
-	if i := slices.Index(process.watchers[wd], c); i >= 0 {
-		process.watchers[wd] = slices.Delete(process.watchers[wd], i, i+1)
+	w := process.watchers[wd]
+	if i := slices.Index(w, c); i >= 0 {
+		process.watchers[wd] = slices.Delete(w, i, i+1)
 	}
 	if len(process.watchers[wd]) == 0 {
-		delete(process.watchers, wd)
-		// Fails if the kernel was first, because the file system is gone.
-		_, _ = unix.InotifyRmWatch(process.fd, uint32(wd))
-	}
-	expireLater()
-}
-
-// expireLater ends the instance soon if nobody uses it. The lock is held.
-func expireLater() {
-	if len(process.watchers) > 0 {
-		return
-	}
-	if process.expiry == nil {
-		process.expiry = time.AfterFunc(idle, expire)
-	} else {
-		process.expiry.Reset(idle)
+		sweepLater()
 	}
 }
 
-func expire() {
+// sweepLater makes sweep come. The lock is held.
+func sweepLater() {
+	if !process.sweeping {
+		process.sweeping = true
+		time.AfterFunc(idle, sweep)
+	}
+}
+
+// sweep removes the watches that nobody has any more, and the instance with the last.
+func sweep() {
 	process.Lock()
-	if len(process.watchers) > 0 || process.file == nil {
-		process.Unlock()
-		return // somebody came, or two timers have raced
+	process.sweeping = false
+	for wd, w := range process.watchers {
+		if len(w) == 0 {
+			delete(process.watchers, wd)
+			// Fails if the kernel was first, because the file is gone.
+			_, _ = unix.InotifyRmWatch(process.fd, uint32(wd))
+		}
 	}
 	f := process.file
+	if f == nil || len(process.watchers) > 0 {
+		process.Unlock()
+		return
+	}
 	process.file = nil
 	process.Unlock()
 	_ = f.Close() // ends read
+}
+
+// isLocal reports whether nobody but processes of this machine can open the file. What others do
+// makes no events here.
+func isLocal(fd int) bool {
+	var st unix.Statfs_t
+	if unix.Fstatfs(fd, &st) != nil {
+		return false
+	}
+	switch int64(st.Type) & 0xffffffff {
+	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC,
+		unix.FUSE_SUPER_MAGIC, unix.V9FS_MAGIC, unix.AFS_SUPER_MAGIC, unix.AFS_FS_MAGIC,
+		unix.CEPH_SUPER_MAGIC, unix.CODA_SUPER_MAGIC, unix.OCFS2_SUPER_MAGIC:
+		return false
+	}
+	return true
 }
 
 // read passes the events of one instance on until it is closed.

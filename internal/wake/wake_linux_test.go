@@ -45,11 +45,11 @@ func TestEvents(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
 			f, other := open(t, path), open(t, path+".other")
-			events, stop := Watch(int(f.Fd()))
+			events, _, stop := Watch(int(f.Fd()))
 			if events == nil {
 				t.Fatal("no events")
 			}
-			others, stopOther := Watch(int(other.Fd()))
+			others, _, stopOther := Watch(int(other.Fd()))
 			event(path)
 			<-events
 			mustNotFire(t, others)
@@ -63,8 +63,8 @@ func TestEvents(t *testing.T) {
 func TestTwoWatches(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	f := open(t, path)
-	a, stopA := Watch(int(f.Fd()))
-	b, stopB := Watch(int(f.Fd()))
+	a, _, stopA := Watch(int(f.Fd()))
+	b, _, stopB := Watch(int(f.Fd()))
 	open(t, path).Close()
 	<-a
 	<-b
@@ -80,7 +80,7 @@ func TestInstanceGoes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	f := open(t, path)
 	for range 3 {
-		_, stop := Watch(int(f.Fd()))
+		_, _, stop := Watch(int(f.Fd()))
 		if instances(t) != 1 {
 			t.Fatalf("%d inotify instances while watching", instances(t))
 		}
@@ -88,7 +88,7 @@ func TestInstanceGoes(t *testing.T) {
 		for instances(t) > 0 { // for ever, if it does not go
 			time.Sleep(time.Millisecond)
 		}
-		events, stop := Watch(int(f.Fd()))
+		events, _, stop := Watch(int(f.Fd()))
 		open(t, path).Close()
 		<-events
 		stop()
@@ -112,7 +112,7 @@ func instances(t *testing.T) int {
 // A program that is executed while somebody waits does not inherit the instance.
 func TestInstanceIsCloseOnExec(t *testing.T) {
 	f := open(t, filepath.Join(t.TempDir(), "file"))
-	_, stop := Watch(int(f.Fd()))
+	_, _, stop := Watch(int(f.Fd()))
 	defer stop()
 	process.Lock()
 	defer process.Unlock()
@@ -126,9 +126,9 @@ func TestInstanceIsCloseOnExec(t *testing.T) {
 func TestWatchesAreRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	keep, other := open(t, path+".keep"), open(t, path)
-	_, stopKeep := Watch(int(keep.Fd()))
+	_, _, stopKeep := Watch(int(keep.Fd()))
 	defer stopKeep()
-	_, stop := Watch(int(other.Fd()))
+	_, _, stop := Watch(int(other.Fd()))
 	if n := watches(t); n != 2 {
 		t.Errorf("%d watches, want 2", n)
 	}
@@ -153,9 +153,9 @@ func watches(t *testing.T) int {
 func TestLateExpiry(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	f := open(t, path)
-	events, stop := Watch(int(f.Fd()))
+	events, _, stop := Watch(int(f.Fd()))
 	defer stop()
-	expire()
+	sweep()
 	open(t, path).Close()
 	<-events
 }
@@ -174,10 +174,10 @@ func TestOverflow(t *testing.T) {
 	var paths [2]string
 	for i := range paths {
 		paths[i] = path + strconv.Itoa(i)
-		_, stop := Watch(int(open(t, paths[i]).Fd()))
+		_, _, stop := Watch(int(open(t, paths[i]).Fd()))
 		defer stop()
 	}
-	events, stop := Watch(int(open(t, path).Fd()))
+	events, _, stop := Watch(int(open(t, path).Fd()))
 	defer stop()
 	process.Lock()            // so that the events are not read
 	for i := range n + 1000 { // events of one kind in a row would be one

@@ -2,7 +2,6 @@
 
 package wake
 
-// Watch watches the file that fd has open, whatever its name.
-func Watch(fd int) (events <-chan struct{}, stop func()) {
-	return nil, func() {}
+func watch(int) (events <-chan struct{}, complete bool, stop func()) {
+	return nil, false, func() {}
 }

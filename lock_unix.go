@@ -174,9 +174,7 @@ func (f *file) Close() error {
 	return nil
 }
 
-func (f *file) Watch() (<-chan struct{}, bool, func()) {
-	return wake.Watch(f.FD)
-}
+func (f *file) Watch() table.Watch { return wake.New(f.FD) }
 
 func stat(path string, st *unix.Stat_t) error {
 	for {

@@ -263,12 +263,7 @@ func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) error
 		} else {
 			d <<= e.missed - 1
 		}
-		timer := time.NewTimer(d)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-		timer.Stop()
+		timer{}.Wait(ctx, d)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -345,18 +340,16 @@ const seldom = 10
 
 // await tries until it has the lock: on each event, and after each delay.
 func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
-	var events <-chan struct{}
-	step, limit := r.Delay, r.MaxDelay
+	var watch Watch = timer{}
 	if e.file != nil { // or nobody has let us open it yet
-		var complete bool
-		var stop func()
-		events, complete, stop = e.file.Watch()
-		defer stop()
-		if complete {
-			// Foreign programs may unlock the file without an event, but that is no
-			// reason to burn the processor of all others.
-			step, limit = seldom*step, seldom*limit
-		}
+		watch = e.file.Watch()
+	}
+	defer watch.Stop()
+	step, limit := r.Delay, r.MaxDelay
+	if watch.Complete() {
+		// Foreign programs may unlock the file without an event, but that is no reason to
+		// burn the processor of all others.
+		step, limit = seldom*step, seldom*limit
 	}
 	// What happened between the last try and the watch has made no event here. So this
 	// begins as if there had just been one:
@@ -366,20 +359,8 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 	//	closes its files: an event
 	//	                              watch; try: busy
 	//	loses its lock                wait for an event
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	next, delay := echo, step
 	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-events:
-			next = echo
-		case <-timer.C:
-		}
-		if err := ctx.Err(); err != nil {
-			return err // select takes any case that is ready
-		}
 		if err := e.try(r, mode); err != errBusy {
 			return err
 		}
@@ -388,14 +369,34 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 				return err
 			}
 		}
-		timer.Reset(jitter(min(next, delay)))
-		if next < delay {
+		switch event := watch.Wait(ctx, jitter(min(next, delay))); {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case event:
+			next = echo
+		case next < delay:
 			next *= 2
-		} else {
+		default:
 			delay = min(delay+step, limit)
 		}
 	}
 }
+
+// A timer is a watch that sees nothing.
+type timer struct{}
+
+func (timer) Wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+func (timer) Complete() bool { return false }
+func (timer) Stop()          {}
 
 // jitter shortens d by up to a half. Tries at fixed times could miss for ever a lock that is
 // free at fixed times.

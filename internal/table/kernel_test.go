@@ -1,12 +1,14 @@
 package table
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // A kernel has files with locks on them, and processes that use them. It stands in for the
@@ -310,18 +312,39 @@ func (d *descriptor) check(done string) {
 	}
 }
 
-func (d *descriptor) Watch() (<-chan struct{}, bool, func()) {
+func (d *descriptor) Watch() Watch {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.silent {
-		return nil, false, func() {}
+		return timer{}
 	}
 	d.watch = make(chan struct{}, 1)
-	return d.watch, true, func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.watch = nil
+	return &events{d, d.watch}
+}
+
+type events struct {
+	*descriptor
+	c chan struct{}
+}
+
+func (e *events) Complete() bool { return true }
+
+func (e *events) Wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-e.c:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
 	}
+	return false
+}
+
+func (e *events) Stop() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.watch = nil
 }
 
 // kill ends the process. Its files are closed, and who watches them is told so; a moment

@@ -89,12 +89,21 @@ type File interface {
 	// processes that a try is worth it.
 	Close() error
 
-	// Watch returns a channel, of capacity one, that receives when a try is
-	// worth it, and a function that ends the watch. An event may come too
-	// early or too often. It reports whether all who release the lock as this
-	// module does make one: not so where the system has no such events or no
-	// room for more of them, when the channel may be nil.
-	Watch() (events <-chan struct{}, complete bool, stop func())
+	// Watch begins to look for events that make a try worth it.
+	Watch() Watch
+}
+
+// A Watch is for one goroutine, until that stops it.
+type Watch interface {
+	// Wait returns true after an event, also one since the last call, and false
+	// after d or when ctx is done. It may be wrong, or return early.
+	Wait(ctx context.Context, d time.Duration) bool
+
+	// Complete reports whether all who release the lock as this module does make
+	// an event, so that hardly anything is left to polling.
+	Complete() bool
+
+	Stop()
 }
 
 // A Request is what a caller wants to lock, and how it wants to wait.

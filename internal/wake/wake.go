@@ -5,11 +5,24 @@
 // (Python's fasteners does, this module does), and the kernel does it for a
 // process that dies. A foreign program that unlocks and keeps its file open, and
 // another host, make no event here.
+//
+// Where there are no events at all, a Watch is a timer.
 package wake
 
-// Watch watches the file that fd has open, whatever its name. The channel, of capacity one,
-// receives when there is something to see, until stop is called; it is nil where there are no
-// events. Complete says that everybody who closes the file makes one.
-func Watch(fd int) (events <-chan struct{}, complete bool, stop func()) {
-	return watch(fd)
+import (
+	"context"
+	"time"
+)
+
+// wait waits for an event, for d, or until ctx is done, and reports whether it was an event.
+func wait(ctx context.Context, d time.Duration, event <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-event:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
 }

@@ -1,6 +1,7 @@
 package wake
 
 import (
+	"context"
 	"encoding/binary"
 	"os"
 	"slices"
@@ -21,50 +22,186 @@ const idle = 20 * time.Millisecond
 const mask = unix.IN_CLOSE_WRITE | unix.IN_CLOSE_NOWRITE |
 	unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF
 
-// Instances are scarce, 128 per user by default, so a process has one.
+// Instances are scarce, 128 per user by default, so a process has one. Those who wait read it, one
+// at a time: a goroutine that does nothing else would be woken first, and wake them then, which
+// costs half as much again as the rest of a hand-off.
 var process struct {
 	sync.Mutex
 	file     *os.File // nil when there is no instance
 	fd       int      // of file
-	watchers map[int32][]chan struct{}
-	sweeping bool // a sweep will come
+	watches  map[int32][]*Watch
+	sweeping bool       // a sweep will come
+	reading  bool       // somebody reads, or has been told to
+	buf      [4096]byte // of the one who reads; no event here has a name
 }
 
-func watch(fd int) (events <-chan struct{}, complete bool, stop func()) {
+// A Watch is one waiter's interest in one file.
+type Watch struct {
+	wd       int32
+	event    chan struct{} // nil if there are none
+	read     chan struct{} // it is this one's turn to read
+	waiting  bool          // for that; process protects it
+	complete bool
+}
+
+// New watches the file that fd has open, whatever its name.
+func New(fd int) *Watch {
 	process.Lock()
 	defer process.Unlock()
 
 	if process.file == nil {
 		instance, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 		if err != nil {
-			return nil, false, func() {}
+			return new(Watch)
 		}
 		process.fd = instance
 		// Non-blocking, so that reading costs no thread.
 		process.file = os.NewFile(uintptr(instance), "inotify")
-		process.watchers = make(map[int32][]chan struct{})
-		go read(process.file)
+		process.watches = make(map[int32][]*Watch)
 	}
-	added, err := unix.InotifyAddWatch(process.fd, "/proc/self/fd/"+strconv.Itoa(fd), mask)
+	wd, err := unix.InotifyAddWatch(process.fd, "/proc/self/fd/"+strconv.Itoa(fd), mask)
 	if err != nil {
 		sweepLater()
-		return nil, false, func() {}
+		return new(Watch)
 	}
-	wd := int32(added)
-	c := make(chan struct{}, 1)
-	process.watchers[wd] = append(process.watchers[wd], c)
-	return c, isLocal(fd), func() { unwatch(wd, c) }
+	w := &Watch{
+		wd:       int32(wd),
+		event:    make(chan struct{}, 1),
+		read:     make(chan struct{}, 1),
+		complete: isLocal(fd),
+	}
+	process.watches[w.wd] = append(process.watches[w.wd], w)
+	return w
 }
 
-func unwatch(wd int32, c chan struct{}) {
+// Stop ends the watch. Nobody may be in Wait.
+func (w *Watch) Stop() {
+	if w.event == nil {
+		return
+	}
 	process.Lock()
 	defer process.Unlock()
-	w := process.watchers[wd]
-	if i := slices.Index(w, c); i >= 0 {
-		process.watchers[wd] = slices.Delete(w, i, i+1)
+	ws := process.watches[w.wd]
+	if i := slices.Index(ws, w); i >= 0 {
+		process.watches[w.wd] = slices.Delete(ws, i, i+1)
 	}
-	if len(process.watchers[wd]) == 0 {
+	if len(process.watches[w.wd]) == 0 {
 		sweepLater()
+	}
+}
+
+// Wait returns true after an event, also one since the last call, and false after d or when ctx is
+// done, or earlier.
+func (w *Watch) Wait(ctx context.Context, d time.Duration) bool {
+	if w.event == nil {
+		return wait(ctx, d, nil)
+	}
+	deadline := time.Now().Add(d)
+	process.Lock()
+	if !process.reading {
+		process.reading = true
+		process.Unlock()
+		return w.readUntil(ctx, deadline)
+	}
+	w.waiting = true
+	process.Unlock()
+
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	event, read := false, false
+	select {
+	case <-w.event:
+		event = true
+	case <-w.read:
+		read = true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	if read && !event {
+		return w.readUntil(ctx, deadline)
+	}
+	process.Lock()
+	defer process.Unlock()
+	w.waiting = false
+	select {
+	case <-w.read: // just now: it is not for us any more
+		passOn()
+	default:
+	}
+	return event
+}
+
+// readUntil reads for everybody until there is something for w.
+func (w *Watch) readUntil(ctx context.Context, deadline time.Time) bool {
+	f := process.file // it stays, as w does
+	_ = f.SetReadDeadline(deadline)
+	// Should this come late, it cuts the wait of the next one short, who will try in vain once.
+	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	for {
+		event := false
+		select {
+		case <-w.event:
+			event = true
+		default:
+		}
+		var n int
+		var err error
+		if !event && ctx.Err() == nil {
+			n, err = f.Read(process.buf[:])
+		}
+		process.Lock()
+		deliver(process.buf[:n])
+		select {
+		case <-w.event:
+			event = true
+		default:
+		}
+		if event || err != nil || ctx.Err() != nil {
+			passOn()
+			process.Unlock()
+			return event
+		}
+		process.Unlock()
+	}
+}
+
+// passOn lets another one read. The lock is held.
+func passOn() {
+	for _, ws := range process.watches {
+		for _, w := range ws {
+			if w.waiting {
+				w.waiting = false
+				w.read <- struct{}{}
+				return
+			}
+		}
+	}
+	process.reading = false
+}
+
+// deliver gives events to those whom they concern. The lock is held.
+func deliver(b []byte) {
+	for len(b) >= unix.SizeofInotifyEvent {
+		wd := int32(binary.NativeEndian.Uint32(b))
+		length := binary.NativeEndian.Uint32(b[12:])
+		b = b[unix.SizeofInotifyEvent+int(length):]
+		if wd >= 0 {
+			notify(process.watches[wd])
+			continue
+		}
+		for _, ws := range process.watches { // IN_Q_OVERFLOW: some are lost
+			notify(ws)
+		}
+	}
+}
+
+func notify(ws []*Watch) {
+	for _, w := range ws {
+		select {
+		case w.event <- struct{}{}:
+		default: // it has one to see
+		}
 	}
 }
 
@@ -80,25 +217,27 @@ func sweepLater() {
 func sweep() {
 	process.Lock()
 	process.sweeping = false
-	for wd, w := range process.watchers {
+	for wd, w := range process.watches {
 		if len(w) == 0 {
-			delete(process.watchers, wd)
+			delete(process.watches, wd)
 			// Fails if the kernel was first, because the file is gone.
 			_, _ = unix.InotifyRmWatch(process.fd, uint32(wd))
 		}
 	}
 	f := process.file
-	if f == nil || len(process.watchers) > 0 {
+	if f == nil || len(process.watches) > 0 {
 		process.Unlock()
 		return
 	}
 	process.file = nil
 	process.Unlock()
-	_ = f.Close() // ends read
+	_ = f.Close()
 }
 
-// isLocal reports whether nobody but processes of this machine can open the file. What others do
-// makes no events here.
+// Complete reports whether all who close the file make an event: nobody but processes of this
+// machine can have opened it.
+func (w *Watch) Complete() bool { return w.complete }
+
 func isLocal(fd int) bool {
 	var st unix.Statfs_t
 	if unix.Fstatfs(fd, &st) != nil {
@@ -111,40 +250,4 @@ func isLocal(fd int) bool {
 		return false
 	}
 	return true
-}
-
-// read passes the events of one instance on until it is closed.
-func read(f *os.File) {
-	var buf [4096]byte // room for many; no event here has a name
-	for {
-		n, err := f.Read(buf[:])
-		if err != nil {
-			return
-		}
-		process.Lock()
-		if process.file == f {
-			for b := buf[:n]; len(b) >= unix.SizeofInotifyEvent; {
-				wd := int32(binary.NativeEndian.Uint32(b))
-				length := binary.NativeEndian.Uint32(b[12:])
-				b = b[unix.SizeofInotifyEvent+int(length):]
-				if wd >= 0 {
-					notify(process.watchers[wd])
-					continue
-				}
-				for _, w := range process.watchers { // IN_Q_OVERFLOW: some are lost
-					notify(w)
-				}
-			}
-		}
-		process.Unlock()
-	}
-}
-
-func notify(watchers []chan struct{}) {
-	for _, c := range watchers {
-		select {
-		case c <- struct{}{}:
-		default: // it has one to read
-		}
-	}
 }

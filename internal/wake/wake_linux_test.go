@@ -1,10 +1,12 @@
 package wake
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,12 +23,26 @@ func open(t *testing.T, path string) *os.File {
 	return f
 }
 
-func mustNotFire(t *testing.T, events <-chan struct{}) {
+func watch(t *testing.T, path string) *Watch {
 	t.Helper()
-	select {
-	case <-events:
+	w := New(int(open(t, path).Fd()))
+	if w.event == nil {
+		t.Fatal("no events")
+	}
+	t.Cleanup(w.Stop)
+	return w
+}
+
+func (w *Watch) mustSee(t *testing.T) {
+	t.Helper()
+	for !w.Wait(t.Context(), time.Hour) { // it may return early
+	}
+}
+
+func (w *Watch) mustNotSee(t *testing.T) {
+	t.Helper()
+	if w.Wait(t.Context(), 10*time.Millisecond) {
 		t.Error("an event, for nothing")
-	case <-time.After(10 * time.Millisecond):
 	}
 }
 
@@ -44,54 +60,124 @@ func TestEvents(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
-			f, other := open(t, path), open(t, path+".other")
-			events, _, stop := Watch(int(f.Fd()))
-			if events == nil {
-				t.Fatal("no events")
+			w, other := watch(t, path), watch(t, path+".other")
+			if !w.Complete() {
+				t.Error("not all make events, on a local file system")
 			}
-			others, _, stopOther := Watch(int(other.Fd()))
+			w.mustNotSee(t)
 			event(path)
-			<-events
-			mustNotFire(t, others)
-			stop()
-			stopOther()
+			w.mustSee(t)
+			other.mustNotSee(t)
 		})
 	}
 }
 
-// Two watches of one file are independent, and one that has ended gets nothing.
+// Two watches of one file are independent, and one that has ended sees nothing.
 func TestTwoWatches(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	f := open(t, path)
-	a, _, stopA := Watch(int(f.Fd()))
-	b, _, stopB := Watch(int(f.Fd()))
+	a, b := watch(t, path), watch(t, path)
 	open(t, path).Close()
-	<-a
-	<-b
-	stopA()
+	a.mustSee(t)
+	b.mustSee(t)
+	a.Stop()
 	open(t, path).Close()
-	<-b
-	mustNotFire(t, a)
-	stopB()
+	b.mustSee(t)
+	a.mustNotSee(t)
+}
+
+// One reads for all, and when it goes another one does: nobody misses an event.
+func TestManyWait(t *testing.T) {
+	dir := t.TempDir()
+	var wg sync.WaitGroup
+	for i := range 20 {
+		path := filepath.Join(dir, strconv.Itoa(i))
+		w := watch(t, path)
+		signal := make(chan bool)
+		wg.Go(func() {
+			for range 200 {
+				w.mustSee(t)
+				signal <- true
+			}
+		})
+		wg.Go(func() {
+			for range 200 {
+				fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+				if err != nil {
+					t.Error(err)
+				}
+				unix.Close(fd)
+				<-signal
+			}
+		})
+	}
+	// And some who give up all the time.
+	for i := range 5 {
+		w := watch(t, filepath.Join(dir, strconv.Itoa(i)))
+		wg.Go(func() {
+			for range 200 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+				w.Wait(ctx, time.Hour)
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	process.Lock()
+	defer process.Unlock()
+	if process.reading {
+		t.Error("somebody is to read, but nobody does")
+	}
+}
+
+// Wait ends with the context and with the time, for the one who reads and for others.
+func TestWaitEnds(t *testing.T) {
+	dir := t.TempDir()
+	reader, other := watch(t, filepath.Join(dir, "a")), watch(t, filepath.Join(dir, "b"))
+	for _, second := range []bool{false, true} {
+		w := reader
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan bool)
+		if second {
+			w = other
+			go func() {
+				reader.Wait(ctx, time.Hour)
+				close(done)
+			}()
+			for reading := false; !reading; {
+				process.Lock()
+				reading = process.reading
+				process.Unlock()
+			}
+		} else {
+			close(done)
+		}
+		w.mustNotSee(t)
+		time.AfterFunc(time.Millisecond, cancel)
+		for ctx.Err() == nil { // it may return early
+			if w.Wait(ctx, time.Hour) {
+				t.Error("an event, for nothing")
+			}
+		}
+		<-done
+	}
 }
 
 // When nobody watches any more, the instance goes; then there is a new one.
 func TestInstanceGoes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	f := open(t, path)
 	for range 3 {
-		_, _, stop := Watch(int(f.Fd()))
+		w := watch(t, path)
 		if instances(t) != 1 {
 			t.Fatalf("%d inotify instances while watching", instances(t))
 		}
-		stop()
+		w.Stop()
 		for instances(t) > 0 { // for ever, if it does not go
 			time.Sleep(time.Millisecond)
 		}
-		events, _, stop := Watch(int(f.Fd()))
+		w = watch(t, path)
 		open(t, path).Close()
-		<-events
-		stop()
+		w.mustSee(t)
+		w.Stop()
 	}
 }
 
@@ -111,9 +197,7 @@ func instances(t *testing.T) int {
 
 // A program that is executed while somebody waits does not inherit the instance.
 func TestInstanceIsCloseOnExec(t *testing.T) {
-	f := open(t, filepath.Join(t.TempDir(), "file"))
-	_, _, stop := Watch(int(f.Fd()))
-	defer stop()
+	watch(t, filepath.Join(t.TempDir(), "file"))
 	process.Lock()
 	defer process.Unlock()
 	flags, err := unix.FcntlInt(uintptr(process.fd), unix.F_GETFD, 0)
@@ -122,17 +206,15 @@ func TestInstanceIsCloseOnExec(t *testing.T) {
 	}
 }
 
-// When a watch ends, the kernel does not go on making events for it.
+// When a watch ends, the kernel does not go on making events for it for long.
 func TestWatchesAreRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	keep, other := open(t, path+".keep"), open(t, path)
-	_, _, stopKeep := Watch(int(keep.Fd()))
-	defer stopKeep()
-	_, _, stop := Watch(int(other.Fd()))
-	if n := watches(t); n != 2 {
+	watch(t, path+".keep")
+	w := watch(t, path)
+	if n := watches(t); n < 2 {
 		t.Errorf("%d watches, want 2", n)
 	}
-	stop()
+	w.Stop()
 	for watches(t) > 1 { // for ever, if it does not go
 		time.Sleep(time.Millisecond)
 	}
@@ -149,15 +231,13 @@ func watches(t *testing.T) int {
 	return strings.Count(string(info), "inotify wd:")
 }
 
-// A timer that comes late ends nothing that is in use.
-func TestLateExpiry(t *testing.T) {
+// A sweep that comes late ends nothing that is in use.
+func TestLateSweep(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	f := open(t, path)
-	events, _, stop := Watch(int(f.Fd()))
-	defer stop()
+	w := watch(t, path)
 	sweep()
 	open(t, path).Close()
-	<-events
+	w.mustSee(t)
 }
 
 // When the kernel has lost events, everybody is told.
@@ -170,28 +250,21 @@ func TestOverflow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "file")
-	var paths [2]string
-	for i := range paths {
-		paths[i] = path + strconv.Itoa(i)
-		_, _, stop := Watch(int(open(t, paths[i]).Fd()))
-		defer stop()
-	}
-	events, _, stop := Watch(int(open(t, path).Fd()))
-	defer stop()
-	process.Lock()            // so that the events are not read
-	for i := range n + 1000 { // events of one kind in a row would be one
-		fd, err := unix.Open(paths[i%2], unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	dir := t.TempDir()
+	touch := func(path string) {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		unix.Close(fd)
 	}
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
+	paths := []string{filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "c")}
+	watch(t, paths[0])
+	watch(t, paths[1])
+	w := watch(t, paths[2])
+	for i := range n + 1000 { // of one file in a row there would be but one event
+		touch(paths[i%2])
 	}
-	unix.Close(fd) // its event is lost
-	process.Unlock()
-	<-events
+	touch(paths[2]) // whose event is lost
+	w.mustSee(t)
 }

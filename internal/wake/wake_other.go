@@ -2,6 +2,23 @@
 
 package wake
 
-func watch(int) (events <-chan struct{}, complete bool, stop func()) {
-	return nil, false, func() {}
-}
+import (
+	"context"
+	"time"
+)
+
+// A Watch is one waiter's interest in one file.
+type Watch struct{}
+
+// New watches the file that fd has open, whatever its name.
+func New(fd int) *Watch { return new(Watch) }
+
+// Complete reports whether all who close the file make an event.
+func (w *Watch) Complete() bool { return false }
+
+// Wait returns true after an event, also one since the last call, and false after d or when ctx is
+// done, or earlier.
+func (w *Watch) Wait(ctx context.Context, d time.Duration) bool { return wait(ctx, d, nil) }
+
+// Stop ends the watch. Nobody may be in Wait.
+func (w *Watch) Stop() {}

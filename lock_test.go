@@ -336,23 +336,27 @@ func TestReplacedWhileHeld(t *testing.T) {
 					t.Skip("an open file cannot be removed or moved here")
 				}
 				s.mustAcquire(t)
-				waiting := sides(path)[0].goAcquire(t, cancellable(t))
+				w := sides(path)[0]
+				waiting := w.goAcquire(t, cancellable(t))
 				replace(t, path)
 				if fi, err := os.Stat(path); err == nil && fi.IsDir() {
 					if ok, err := other.try(); ok || err == nil {
 						t.Errorf("a directory was locked: %v, %v", ok, err)
 					}
-					checkError(t, s.release(), "release", path, fasteners.ErrReplaced)
 					if err := <-waiting; err == nil {
 						t.Error("a directory was locked")
 					}
+					checkError(t, s.release(), "release", path, fasteners.ErrReplaced)
 					return
 				}
-				other.mustTry(t, true) // on the new file
+				// On the new file, while the other one is held.
+				must(t, <-waiting)
+				other.mustTry(t, false)
 				checkError(t, s.release(), "release", path, fasteners.ErrReplaced)
 				checkError(t, s.release(), "release", path, fasteners.ErrNotAcquired)
-				must(t, <-waiting) // on the new file, too:
 				other.mustTry(t, false)
+				w.mustRelease(t)
+				other.mustTry(t, true)
 			})
 		}
 	}

@@ -141,7 +141,7 @@ func (e *entry) enter(ctx context.Context, r *Request, mode Mode, try, looked bo
 	}
 	w := e.queue.push(r, mode, try)
 	if e.patrols == 0 {
-		e.patrolLater()
+		e.patrolAfter(r.Delay)
 	}
 	e.table.mu.Unlock()
 
@@ -203,27 +203,24 @@ func (e *entry) patrol() {
 	}
 
 	e.table.mu.Lock()
+	d := min(time.Duration(e.patrols)*w.request.Delay, w.request.MaxDelay)
 	if !named && err == nil && e.queue.front() == w { // it may have left
 		e.queue.remove(w)
 		w.settle(stale)
-		e.patrols = 0 // the next ones will hardly be better off
+		d = 0 // the next ones will hardly be better off
 	}
 	if !gated {
 		e.grantReaders()
 	}
-	e.patrolLater()
+	e.patrolAfter(d)
 	e.table.mu.Unlock()
 	if readers {
 		_ = e.release("")
 	}
 }
 
-// patrolLater makes patrol come, in the intervals of the head of the queue. table.mu is held.
-func (e *entry) patrolLater() {
-	d := time.Duration(0)
-	if w := e.queue.front(); w != nil {
-		d = min(time.Duration(e.patrols)*w.request.Delay, w.request.MaxDelay)
-	}
+// patrolAfter makes patrol come. table.mu is held.
+func (e *entry) patrolAfter(d time.Duration) {
 	e.patrols++
 	time.AfterFunc(d, e.patrol)
 }

@@ -367,3 +367,76 @@ func TestCreating(t *testing.T) {
 		mustBeEmpty(t, table)
 	})
 }
+
+// A writer that waits for readers of another process keeps new ones out, also of the process in
+// which one is inside, until it has had the lock or has given up.
+func TestGate(t *testing.T) {
+	for _, test := range []struct {
+		name             string
+		readerPreference bool
+	}{{"preferred", false}, {"reader preference", true}} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newKernel(path)
+				var tables []*Table
+				for pid := range 3 {
+					table := New(&proc{kernel: k, pid: pid}, 0)
+					table.minTurn = 0 // who joins others has to look each time
+					tables = append(tables, table)
+				}
+				readers, writers, others := tables[0], tables[1], tables[2]
+				passes := func(want bool) {
+					t.Helper()
+					for _, table := range []*Table{readers, others} {
+						h, ok, err := table.Try(request(path), Shared)
+						if ok != want || err != nil {
+							t.Errorf("a reader's try: %v, %v, want %v", ok, err, want)
+						}
+						if ok {
+							_, err = h.Release(path)
+							must(t, err)
+						}
+					}
+				}
+				inside, err := readers.Acquire(t.Context(), request(path), Shared)
+				must(t, err)
+				passes(true)
+
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				for _, ctx := range []context.Context{ctx, t.Context()} {
+					w := request(path)
+					w.ReaderPreference = test.readerPreference
+					got := make(chan error, 1)
+					go func() {
+						h, err := writers.Acquire(ctx, w, Exclusive)
+						if err == nil {
+							_, err = h.Release(path)
+						}
+						got <- err
+					}()
+					time.Sleep(time.Second)
+					synctest.Wait()
+					passes(test.readerPreference)
+					cancel()
+					synctest.Wait()
+					if ctx.Err() != nil {
+						if err := <-got; err != context.Canceled {
+							t.Errorf("error is %v", err)
+						}
+						passes(true)
+						continue
+					}
+					_, err = inside.Release(path)
+					must(t, err)
+					must(t, <-got)
+				}
+				synctest.Wait()
+				passes(true)
+				for _, table := range tables {
+					mustBeEmpty(t, table)
+				}
+			})
+		})
+	}
+}

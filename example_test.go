@@ -103,16 +103,6 @@ func ExampleWithPollInterval() {
 	// <nil>
 }
 
-func ExampleErrReplaced() {
-	lock := fasteners.NewInterProcessLock(lockFile)
-
-	err := fasteners.WithLock(ctx, lock, func(ctx context.Context) error {
-		return os.Remove(lockFile) // do not do this
-	})
-	fmt.Println(errors.Is(err, fasteners.ErrReplaced))
-	// Output: true
-}
-
 // Every line of Go that the README shows is a line of these examples.
 func TestReadmeShowsExamples(t *testing.T) {
 	examples, err := os.ReadFile("example_test.go")

@@ -209,11 +209,13 @@ func TestCancellation(t *testing.T) {
 				// Who waits on is served.
 				ctx, cancel = context.WithCancel(background)
 				first := s.goAcquire(t, ctx)
-				second := sides(path)[2].goAcquire(t, cancellable(t))
+				last := sides(path)[2]
+				second := last.goAcquire(t, cancellable(t))
 				cancel()
 				checkError(t, <-first, "acquire", path, context.Canceled)
 				holder.mustRelease(t)
 				must(t, <-second)
+				last.mustRelease(t)
 			})
 		}
 	}

@@ -334,18 +334,6 @@ func TestStrayReadOfTheLockFile(t *testing.T) {
 	}
 }
 
-func init() {
-	helpers["try"] = func(_ *bufio.Reader, args []string) error {
-		s, err := sideNamed(args[0], args[1])
-		if err != nil {
-			return err
-		}
-		ok, err := s.try()
-		fmt.Println(ok)
-		return err
-	}
-}
-
 // Failed tries and other handles of the file close nothing that would drop its lock, which
 // only another process can see.
 func TestOtherHandlesDropNothing(t *testing.T) {
@@ -548,4 +536,36 @@ func init() {
 		fmt.Println("all had it")
 		return nil
 	}
+}
+
+// Acquire makes the directories that are missing, also when somebody removes them meanwhile.
+func TestDirectoriesComeAndGo(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a")
+	path := filepath.Join(dir, "b", "lock")
+	stop := make(chan bool)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				os.RemoveAll(dir)
+				runtime.Gosched()
+			}
+		}
+	})
+	for range 3000 {
+		s := sides(path)[0]
+		if err := s.acquire(background); err != nil {
+			t.Error(err)
+			break
+		}
+		if err := s.release(); err != nil && !errors.Is(err, fasteners.ErrReplaced) {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	wg.Wait()
 }

@@ -25,6 +25,10 @@ const helperVar = "FASTENERS_TEST_HELPER"
 // strictVar is set in CI, where no test may be skipped for want of something.
 const strictVar = "FASTENERS_TEST_STRICT"
 
+// emulatorVar names the program that runs the test binary, where the system cannot run it
+// by itself: its helpers are started in the same way.
+const emulatorVar = "FASTENERS_TEST_EMULATOR"
+
 // A helper talks to the test through its standard input and output, in lines. To return
 // is to exit, and the error is printed.
 type helper func(in *bufio.Reader, args []string) error
@@ -66,11 +70,21 @@ type process struct {
 
 func startHelper(t testing.TB, name string, args ...string) *process {
 	t.Helper()
+	return start(t, helperCommand(name, args...))
+}
+
+// helperCommand returns the command that runs a helper.
+func helperCommand(name string, args ...string) *exec.Cmd {
 	exe, err := os.Executable()
-	must(t, err)
+	if err != nil {
+		panic(err)
+	}
 	cmd := exec.Command(exe, args...)
+	if emulator := os.Getenv(emulatorVar); emulator != "" {
+		cmd = exec.Command(emulator, append([]string{exe}, args...)...)
+	}
 	cmd.Env = append(os.Environ(), helperVar+"="+name)
-	return start(t, cmd)
+	return cmd
 }
 
 func start(t testing.TB, cmd *exec.Cmd) *process {

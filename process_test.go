@@ -66,6 +66,19 @@ func init() {
 	}
 }
 
+func init() {
+	// try tries to lock a file, and tells the outcome.
+	helpers["try"] = func(_ *bufio.Reader, args []string) error {
+		s, err := sideNamed(args[0], args[1])
+		if err != nil {
+			return err
+		}
+		ok, err := s.try()
+		fmt.Println(ok)
+		return err
+	}
+}
+
 // startHolder starts a process that holds path.
 func startHolder(t testing.TB, path, side string) *process {
 	t.Helper()
@@ -157,7 +170,9 @@ func TestChildrenKeepNothing(t *testing.T) {
 	p.expect("held")
 	child := p.line()
 	p.kill()
-	sides(path)[0].mustAcquire(t) // or wait for ever
+	s := sides(path)[0]
+	s.mustAcquire(t) // or wait for ever
+	s.mustRelease(t)
 	pid, err := strconv.Atoi(child)
 	must(t, err)
 	orphan, err := os.FindProcess(pid)
@@ -171,18 +186,13 @@ func init() {
 		if err := l.Acquire(background); err != nil {
 			return err
 		}
-		exe, err := os.Executable()
-		if err != nil {
-			return err
-		}
-		cmd := exec.Command(exe)
-		cmd.Env = append(os.Environ(), helperVar+"=sleep")
+		cmd := helperCommand("sleep")
 		if err := cmd.Start(); err != nil {
 			return err
 		}
 		fmt.Println("held")
 		fmt.Println(cmd.Process.Pid)
-		_, err = in.ReadString('\n')
+		_, err := in.ReadString('\n')
 		return err
 	}
 	helpers["sleep"] = func(*bufio.Reader, []string) error {
@@ -195,8 +205,6 @@ func init() {
 // The only user of a lock never finds it held, not even by a child of its own process
 // that is between fork and exec.
 func TestExecStorm(t *testing.T) {
-	exe, err := os.Executable()
-	must(t, err)
 	s := sides(lockPath(t))[0]
 	stop := make(chan bool)
 	var wg sync.WaitGroup
@@ -208,16 +216,18 @@ func TestExecStorm(t *testing.T) {
 					return
 				default:
 				}
-				cmd := exec.Command(exe)
-				cmd.Env = append(os.Environ(), helperVar+"=nothing")
-				if err := cmd.Run(); err != nil {
+				if err := helperCommand("nothing").Run(); err != nil {
 					t.Error(err)
 					return
 				}
 			}
 		})
 	}
-	for range 5000 {
+	tries := 5000
+	if testing.Short() {
+		tries = 500
+	}
+	for range tries {
 		ok, err := s.try()
 		if !ok || err != nil {
 			t.Errorf("try: %v, %v", ok, err)
@@ -271,11 +281,7 @@ func (j *journal) add(t *testing.T, cmd *exec.Cmd) {
 
 func (j *journal) addHelper(t *testing.T, name string, args ...string) {
 	t.Helper()
-	exe, err := os.Executable()
-	must(t, err)
-	cmd := exec.Command(exe, args...)
-	cmd.Env = append(os.Environ(), helperVar+"="+name)
-	j.add(t, cmd)
+	j.add(t, helperCommand(name, args...))
 }
 
 // run lets the helpers begin and yields their notes, until the last has exited.
@@ -684,7 +690,11 @@ func settled(path string, before usage) usage {
 func TestCrowd(t *testing.T) {
 	path := lockPath(t)
 	holder := startHolder(t, path, "exclusive")
-	p := startHelper(t, "crowd", path, "20000")
+	n := 20000
+	if testing.Short() {
+		n = 2000
+	}
+	p := startHelper(t, "crowd", path, strconv.Itoa(n))
 	p.expect("waiting")
 	threads, err := strconv.Atoi(p.line())
 	must(t, err)
@@ -820,6 +830,7 @@ func TestWriterIsNotPassed(t *testing.T) {
 			w.expect("held")
 			w.release()
 			must(t, <-done)
+			ours.mustRelease(t)
 		})
 	}
 	t.Run("dies", func(t *testing.T) {
@@ -832,6 +843,7 @@ func TestWriterIsNotPassed(t *testing.T) {
 		done := ours.goAcquire(t, cancellable(t))
 		w.kill()
 		must(t, <-done)
+		ours.mustRelease(t)
 	})
 	t.Run("gives up", func(t *testing.T) {
 		path := lockPath(t)
@@ -844,6 +856,8 @@ func TestWriterIsNotPassed(t *testing.T) {
 		done := ours.goAcquire(t, cancellable(t))
 		w.finish()
 		must(t, <-done) // while others are inside
+		ours.mustRelease(t)
+		ours.mustRelease(t)
 	})
 	t.Run("reader preference", func(t *testing.T) {
 		path := lockPath(t)
@@ -900,8 +914,9 @@ func TestDowngrade(t *testing.T) {
 	must(t, l.ReleaseReadLock())
 
 	must(t, l.AcquireWriteLock(background))
-	here := sides(path)[1].goAcquire(t, background)
-	writerHere := sides(path)[2].goAcquire(t, background)
+	r, w := sides(path)[1], sides(path)[2]
+	here := r.goAcquire(t, background)
+	writerHere := w.goAcquire(t, background)
 	there := startHelper(t, "hold", path, "read", "cancellable")
 	there.expect("waiting")
 	writerThere := startHelper(t, "hold", path, "write")
@@ -918,6 +933,10 @@ func TestDowngrade(t *testing.T) {
 		t.Errorf("a writer is inside with a reader (error %v)", err)
 	default:
 	}
+	r.mustRelease(t)
+	writerThere.kill()
+	must(t, <-writerHere)
+	w.mustRelease(t)
 }
 
 // A storm of writers that go on as readers: what they have read under the write lock is there.
@@ -977,38 +996,6 @@ func init() {
 		close(errs)
 		return <-errs
 	}
-}
-
-// Acquire makes the directories that are missing, also when somebody removes them meanwhile.
-func TestDirectoriesComeAndGo(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "a")
-	path := filepath.Join(dir, "b", "lock")
-	stop := make(chan bool)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				os.RemoveAll(dir)
-				runtime.Gosched()
-			}
-		}
-	})
-	for range 3000 {
-		s := sides(path)[0]
-		if err := s.acquire(background); err != nil {
-			t.Error(err)
-			break
-		}
-		if err := s.release(); err != nil && !errors.Is(err, fasteners.ErrReplaced) {
-			t.Error(err)
-			break
-		}
-	}
-	close(stop)
-	wg.Wait()
 }
 
 // A waiter behind a file that was replaced comes to the new one, which is free, though the

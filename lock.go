@@ -35,7 +35,8 @@
 // [context.DeadlineExceeded] or [context.Canceled], and nothing is left behind.
 //
 // On Linux a waiter is woken when another process closes the lock file, which
-// releasing it and dying both entail. Elsewhere, and where that gives no sign (for
+// releasing it and dying both entail; on Windows when another process of the same
+// session releases it by this package. Elsewhere, and where that gives no sign (for
 // another host on a network file system, or a program that unlocks the file and keeps
 // it open), it tries again from time to time: see [WithPollInterval]. With a context
 // that cannot be done, such as [context.Background], the operating system does the
@@ -55,6 +56,12 @@
 // one: release reports this as [ErrReplaced].
 //
 // The locks are advisory: they keep out only those who ask.
+//
+// On Windows an open file stays: to remove, rename or replace the lock file fails for as
+// long as somebody holds the lock or waits for it. And there the locks are on the first
+// byte, which, if the file has one, others cannot write meanwhile, nor read under an
+// exclusive lock. Best leave the file empty; Python's InterProcessLock, which locks
+// the byte behind the last one, takes part only then.
 //
 // # Errors
 //

@@ -440,3 +440,33 @@ func TestGate(t *testing.T) {
 		})
 	}
 }
+
+// Readers that stand behind a writer get in beside others when it gives up, at once.
+func TestReadersBehindAWriterThatGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		table := New(&proc{kernel: k}, 0)
+		inside, err := table.Acquire(t.Context(), request(path), Shared)
+		must(t, err)
+		slow := &Request{Path: path, Delay: time.Hour, MaxDelay: time.Hour}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _, _ = table.Acquire(ctx, slow, Exclusive) }()
+		synctest.Wait()
+		if _, ok, err := table.Try(request(path), Shared); ok || err != nil {
+			t.Errorf("a reader passes a writer: %v, %v", ok, err)
+		}
+		start := time.Now()
+		done := make(chan Hold)
+		acquire(t.Context(), table, Shared, func(h Hold, err error) { must(t, err); done <- h })
+		cancel()
+		h := <-done
+		if d := time.Since(start); d > 0 {
+			t.Errorf("it took %v", d)
+		}
+		for _, h := range []Hold{h, inside} {
+			_, err := h.Release(path)
+			must(t, err)
+		}
+		mustBeEmpty(t, table)
+	})
+}

@@ -65,8 +65,8 @@
 //
 // # Errors
 //
-// Every error of a lock is an [*fs.PathError], with the path and with "acquire" or
-// "release" as Op. Take it apart with [errors.Is] and [errors.As].
+// Every error of a lock is an [*fs.PathError], with the path and with "acquire", "release"
+// or "downgrade" as Op. Take it apart with [errors.Is] and [errors.As].
 package fasteners
 
 import (
@@ -329,7 +329,9 @@ func (o option) apply(h *handle) { o(h) }
 // tells nothing: delay, longer by delay after each, at most maxDelay. Each is then
 // shortened by a random part, of up to a half. The default, which zero stands for, is
 // 10 ms and 100 ms. At first, and after each sign that the lock may be free, the tries
-// come earlier, from 1 ms on.
+// come earlier, from 1 ms on. Where the operating system does tell of a release by this
+// package or Python's fasteners, and of the death of a holder, which it does for local
+// files on Linux, the tries are a backstop, ten times as far apart.
 //
 // A maxDelay below delay counts as delay. With a negative one of either acquiring the
 // lock fails, with the cause [fs.ErrInvalid].

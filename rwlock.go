@@ -16,7 +16,9 @@ import (
 // writer who waits for that reader. A read lock cannot be upgraded to a write lock. When
 // the process ends, however that happens, the operating system releases it.
 //
-// In a process, readers and writers are served in order of arrival.
+// In a process, readers and writers are served in order of arrival. A writer that waits for
+// readers of other processes keeps new readers out, of whatever process; see
+// [WithReaderPreference].
 type InterProcessReaderWriterLock struct {
 	handle
 

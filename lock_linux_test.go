@@ -1,9 +1,14 @@
 package fasteners_test
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -119,4 +124,121 @@ func blockingLock(path string) (acquire, release func() error) {
 		return unix.Close(fd)
 	}
 	return acquire, release
+}
+
+// From just before a process releases the lock, after it has held it for long, until another one
+// has it: with a context that can be done, and by the bare system calls on both sides.
+func BenchmarkHandOff(b *testing.B) {
+	for _, way := range []string{"cancellable", "background", "bare"} {
+		b.Run(way, func(b *testing.B) {
+			path := lockPath(b)
+			acquire, release := lockIn(b, path, way)
+			p := startHelper(b, "hand-off", path, way)
+			var took []time.Duration
+			for b.Loop() {
+				must(b, acquire())
+				p.say("acquire")
+				time.Sleep(50 * time.Millisecond)
+				from := monotonic()
+				must(b, release())
+				to, err := time.ParseDuration(p.line())
+				must(b, err)
+				took = append(took, to-from)
+			}
+			slices.Sort(took)
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "µs-median")
+			b.ReportMetric(float64(took[len(took)*9/10].Microseconds()), "µs-p90")
+		})
+	}
+}
+
+// lockIn returns a lock that waits in one way.
+func lockIn(t testing.TB, path, way string) (acquire, release func() error) {
+	ctx := background
+	switch way {
+	case "bare":
+		return blockingLock(path)
+	case "cancellable":
+		ctx = cancellable(t)
+	}
+	l := fasteners.NewInterProcessLock(path)
+	return func() error { return l.Acquire(ctx) }, l.Release
+}
+
+func init() {
+	helpers["hand-off"] = func(in *bufio.Reader, args []string) error {
+		ctx, cancel := context.WithCancel(background)
+		defer cancel()
+		l := fasteners.NewInterProcessLock(args[0])
+		acquire, release := func() error { return l.Acquire(ctx) }, l.Release
+		switch args[1] {
+		case "background":
+			acquire = func() error { return l.Acquire(background) }
+		case "bare":
+			acquire, release = blockingLock(args[0])
+		}
+		for {
+			if _, err := in.ReadString('\n'); err != nil {
+				return nil
+			}
+			if err := acquire(); err != nil {
+				return err
+			}
+			now := monotonic()
+			if err := release(); err != nil {
+				return err
+			}
+			fmt.Println(now)
+		}
+	}
+}
+
+// monotonic is the same clock in all processes.
+func monotonic() time.Duration {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return time.Duration(now.Nano())
+}
+
+// What it costs to wait for five seconds with a deadline, for a process with so many goroutines.
+func BenchmarkWaiting(b *testing.B) {
+	for _, n := range []int{1, 100} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			path := lockPath(b)
+			startHolder(b, path, "write")
+			for b.Loop() {
+				p := startHelper(b, "wait", path, fmt.Sprint(n))
+				cpu, err := time.ParseDuration(p.line())
+				must(b, err)
+				b.ReportMetric(ms(cpu), "ms-cpu")
+				p.finish()
+			}
+		})
+	}
+}
+
+func init() {
+	helpers["wait"] = func(_ *bufio.Reader, args []string) error {
+		n, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(background, 5*time.Second)
+		defer cancel()
+		before := cpuTime()
+		var wg sync.WaitGroup
+		for range n {
+			wg.Go(func() { _ = fasteners.NewInterProcessLock(args[0]).Acquire(ctx) })
+		}
+		wg.Wait()
+		fmt.Println(cpuTime() - before)
+		return nil
+	}
+}
+
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -94,7 +94,7 @@ func TestExplore(t *testing.T) {
 
 // preemptions is how often a run may leave a goroutine that could go on. Few bugs need more
 // than two (Musuvathi and Qadeer, Iterative Context Bounding, PLDI 2007).
-const preemptions = 2
+var preemptions = 2
 
 // explore runs the scenario in all orders: depth first, by what was chosen at each step.
 func explore(t *testing.T, s scenario) {

@@ -141,7 +141,7 @@ func (e *entry) enter(ctx context.Context, r *Request, mode Mode, try, looked bo
 	}
 	w := e.queue.push(r, mode, try)
 	if e.patrols == 0 {
-		e.patrolAfter(r.Delay)
+		e.patrolAfter(seldom * r.Delay)
 	}
 	e.table.mu.Unlock()
 
@@ -203,7 +203,7 @@ func (e *entry) patrol() {
 	}
 
 	e.table.mu.Lock()
-	d := min(time.Duration(e.patrols)*w.request.Delay, w.request.MaxDelay)
+	d := seldom * min(time.Duration(e.patrols)*w.request.Delay, w.request.MaxDelay)
 	if !named && err == nil && e.queue.front() == w { // it may have left
 		e.queue.remove(w)
 		w.settle(stale)
@@ -332,7 +332,8 @@ func (e *entry) try(r *Request, mode Mode) error {
 // its files first and loses its locks a moment later.
 const echo = time.Millisecond
 
-// seldom is by how much tries without an event are rarer where there are events.
+// seldom is by how much what comes without an event is rarer where it is a backstop: to wake up for
+// it costs a process up to a millisecond of its runtime's own work.
 const seldom = 10
 
 // await tries until it has the lock: on each event, and after each delay.

@@ -2,6 +2,7 @@ package fasteners
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
@@ -96,4 +97,40 @@ func TestNoFileLosesAWake(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// Who has the gate or looks into the room for a moment wakes those who may have come upon that.
+func TestGateWakes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	var files [3]table.File
+	for i := range files {
+		f, _, err := system{}.Create(path, table.Exclusive, 0o666)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files[i] = f
+	}
+	inside, waiting, gate := files[0], files[1], files[2]
+	for _, test := range []struct{ inside, waiting table.Mode }{
+		{table.Exclusive, table.Shared},
+		{table.Shared, table.Exclusive},
+	} {
+		if ok, err := inside.Try(test.inside); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		if ok, err := waiting.Try(test.waiting); ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		watch := waiting.Watch()
+		if err := gate.Gate(false); err != nil {
+			t.Fatal(err)
+		}
+		for !watch.Wait(t.Context(), time.Hour) {
+		}
+		watch.Stop()
+		if err := errors.Join(gate.Unlock(), inside.Unlock()); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -42,6 +42,10 @@
 // that cannot be done, such as [context.Background], the operating system does the
 // waiting.
 //
+// A waiter that is woken and finds that another process was faster is passed by each
+// process that uses this package once more at most, wherever events do wake it: they stand
+// back for it, for up to 2 ms each time.
+//
 // Thousands of goroutines that wait for one lock file cost the process one descriptor of
 // it and at most one thread. On Linux there is one descriptor more for all lock files,
 // while somebody waits.

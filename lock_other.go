@@ -36,3 +36,6 @@ func (system) Open(string, table.Mode) (table.File, table.ID, error) {
 func (system) Create(string, table.Mode, fs.FileMode) (table.File, table.ID, error) {
 	return nil, table.ID{}, errors.ErrUnsupported
 }
+
+func (system) Claim(table.ID) (drop func()) { return func() {} }
+func (system) Claimed(table.ID) bool        { return false }

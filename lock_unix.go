@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/go-fasteners/fasteners/internal/claim"
 	"github.com/go-fasteners/fasteners/internal/fcntl"
 	"github.com/go-fasteners/fasteners/internal/table"
 	"github.com/go-fasteners/fasteners/internal/wake"
@@ -93,6 +94,9 @@ func (s system) Create(path string, mode table.Mode, perm fs.FileMode) (table.Fi
 	}
 	return identified(f)
 }
+
+func (system) Claim(id table.ID) (drop func()) { return claim.Make(id.Volume, id.File) }
+func (system) Claimed(id table.ID) bool        { return claim.Made(id.Volume, id.File) }
 
 func isPermission(err error) bool {
 	return err == unix.EACCES || err == unix.EPERM || err == unix.EROFS

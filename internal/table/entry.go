@@ -47,16 +47,29 @@ type entry struct {
 // A process whose goroutines queue for a lock keeps it from one to the next for the time of
 // a turn. Then it lets go of it, and stands back for long enough that a waiter in another
 // process, who is woken by that, wins: one who unlocks and locks again at once wins
-// dozens of times before the other one runs at all.
+// dozens of times before the other one runs at all. When nobody comes for several times it is
+// alone, and its turns get longer.
 //
-// Should nobody come though others were seen not long ago, they may have been too slow on a
-// busy machine: then it stands back for twice as long the next time. When they do not come
-// for several times it is alone, and its turns get longer.
+// One who was woken and yet lost claims the lock, for which everybody stands back who comes
+// later, with one goroutine or many:
+//
+//	we                 A                  B
+//	wait               holds              waits
+//	                   unlocks, closes
+//	wake up                               wakes up, locks
+//	try: busy; claim
+//	                   sees the claim
+//	                                      unlocks, closes
+//	wake up, lock      stands back        sees the claim
+//
+// So whoever waits is passed by each of the others once at most, as long as it gets to run within
+// patience. It is not longer as the one with the claim can be stopped.
 const (
 	minTurn   = time.Millisecond
 	maxTurn   = 10 * time.Millisecond
 	standBack = 200 * time.Microsecond
 	alone     = 4 // times that nobody came
+	patience  = 2 * time.Millisecond
 )
 
 // outcome is what has become of a wish for the lock.
@@ -252,15 +265,8 @@ func (e *entry) hold(mode Mode) {
 
 // lock gets the kernel's lock. The caller has the token.
 func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) error {
-	if e.standBack && !try {
-		e.standBack = false
-		d := standBack
-		if e.missed++; e.missed > alone {
-			e.turn = min(2*e.turn, e.table.maxTurn)
-		} else {
-			d <<= e.missed - 1
-		}
-		timer{}.Wait(ctx, d)
+	if e.file == nil && !try {
+		e.giveWay(ctx)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -276,17 +282,52 @@ func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) error
 	e.table.mu.Unlock()
 
 	if ctx.Done() == nil && e.file != nil {
-		if mode == Exclusive && !r.ReaderPreference {
-			if err := e.file.Gate(true); err != nil {
-				return err
-			}
-		}
-		ok, err := e.file.Wait(mode)
-		if ok || err != nil {
+		if ok, err := e.wait(r, mode); ok || err != nil {
 			return err
 		}
 	}
 	return e.await(ctx, r, mode)
+}
+
+// wait lets the system do the waiting, if it can.
+func (e *entry) wait(r *Request, mode Mode) (bool, error) {
+	if !r.ReaderPreference {
+		// Whether it has been passed it does not get to know.
+		defer e.table.system.Claim(e.id)()
+		if mode == Exclusive {
+			if err := e.file.Gate(true); err != nil {
+				return false, err
+			}
+		}
+	}
+	return e.file.Wait(mode)
+}
+
+// giveWay lets others go first: after a turn of this process whoever waits, and always one with a
+// claim.
+func (e *entry) giveWay(ctx context.Context) {
+	least := time.Duration(0)
+	if e.standBack {
+		e.standBack = false
+		least = standBack
+	}
+	d := standBack
+	for waited := time.Duration(0); waited < patience && ctx.Err() == nil; waited += d {
+		if waited >= least && !e.table.system.Claimed(e.id) {
+			return
+		}
+		if waited > 0 {
+			d = min(2*d, patience-waited)
+		}
+		start := time.Now()
+		timer{}.Wait(ctx, d)
+		// Who sleeps for longer than he wanted may have missed that somebody came.
+		if waited < least && time.Since(start) < 2*standBack {
+			if e.missed++; e.missed > alone {
+				e.turn = min(2*e.turn, e.table.maxTurn)
+			}
+		}
+	}
 }
 
 // try asks the kernel once, with a descriptor that it opens if there is none. It returns
@@ -358,16 +399,21 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 	//	                              watch; try: busy
 	//	loses its lock                wait for an event
 	next, delay := echo, step
-	for {
+	for event, claimed := false, false; ; {
 		if err := e.try(r, mode); err != errBusy {
 			return err
+		}
+		if event && !claimed && !r.ReaderPreference {
+			claimed = true
+			defer e.table.system.Claim(e.id)()
 		}
 		if mode == Exclusive && !r.ReaderPreference && e.file != nil {
 			if err := e.file.Gate(false); err != nil {
 				return err
 			}
 		}
-		switch event := watch.Wait(ctx, jitter(min(next, delay))); {
+		event = watch.Wait(ctx, jitter(min(next, delay)))
+		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case event:

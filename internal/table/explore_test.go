@@ -34,7 +34,7 @@ type actor struct {
 	mode      Mode
 	blocking  bool // its context cannot be done
 	try       bool // it does not wait
-	holdTwice bool // it does all twice
+	holds     int  // how often it does all, if not once
 	downgrade bool // it goes on as a reader before it releases
 }
 
@@ -46,7 +46,7 @@ func TestExplore(t *testing.T) {
 	blocking := func(a actor) actor { a.blocking = true; return a }
 	try := func(a actor) actor { a.try = true; return a }
 	down := func(a actor) actor { a.downgrade = true; return a }
-	twice := func(a actor) actor { a.holdTwice = true; return a }
+	times := func(n int, a actor) actor { a.holds = n; return a }
 
 	scenarios := []scenario{
 		{name: "two writers, one process", actors: []actor{w, w}},
@@ -58,7 +58,9 @@ func TestExplore(t *testing.T) {
 		{name: "readers, two processes", actors: []actor{r, in(1, r), in(1, r)}},
 		{name: "tries", actors: []actor{try(w), try(r), in(1, w)}},
 		{name: "tries of readers", actors: []actor{try(r), try(r), in(1, try(r))}},
-		{name: "again and again", actors: []actor{twice(w), in(1, twice(w))}},
+		{name: "again and again", actors: []actor{times(2, w), in(1, times(2, w))}},
+		{name: "passed", actors: []actor{times(3, w), in(1, times(3, w)), in(2, w)}},
+		{name: "passed reader", actors: []actor{times(3, w), in(1, times(3, w)), in(2, r)}},
 		{name: "cancelled in the queue", actors: []actor{w, w, r}, cancel: []int{1}},
 		{name: "cancelled writer before a reader", actors: []actor{r, w, r}, cancel: []int{1}},
 		{name: "cancelled leader", actors: []actor{in(1, w), w, w}, cancel: []int{1}},
@@ -77,7 +79,7 @@ func TestExplore(t *testing.T) {
 		{name: "killed while others block", actors: []actor{w, in(1, blocking(w))}, kill: []int{0}},
 		{name: "removed file", actors: []actor{w, w}, unlink: true},
 		{name: "removed file, two processes", actors: []actor{w, in(1, w)}, unlink: true},
-		{name: "removed file, used again", actors: []actor{twice(w), in(1, w)}, unlink: true},
+		{name: "removed file, used again", actors: []actor{times(2, w), in(1, w)}, unlink: true},
 		{name: "removed file, readers", actors: []actor{r, r, in(1, w)}, unlink: true},
 		{name: "removed file, tries", actors: []actor{try(w), in(1, try(w))}, unlink: true},
 	}
@@ -172,8 +174,7 @@ func (r *run) run() {
 		request := &Request{Path: path, Delay: time.Hour, MaxDelay: time.Hour}
 		r.states[i] = "waits"
 		go func() {
-			r.act(ctx, i, procs[a.pid], tables[a.pid], request)
-			if a.holdTwice {
+			for range max(1, a.holds) {
 				r.act(ctx, i, procs[a.pid], tables[a.pid], request)
 			}
 			r.mu.Lock()
@@ -286,9 +287,12 @@ func (r *run) run() {
 	if len(r.open) > 0 {
 		r.fault("%d descriptors are open", len(r.open))
 	}
-	for _, ino := range r.names {
+	for _, ino := range r.files {
 		if len(ino.locks) > 0 {
 			r.fault("locks are left: %v", ino.locks)
+		}
+		if len(ino.claims) > 0 {
+			r.fault("claims are left: %v", ino.claims)
 		}
 	}
 	for pid, table := range tables {
@@ -318,6 +322,9 @@ func (r *run) run() {
 // act acquires and releases the lock as actor i.
 func (r *run) act(ctx context.Context, i int, p *proc, table *Table, request *Request) {
 	a := r.actors[i]
+	r.mu.Lock()
+	start := r.now
+	r.mu.Unlock()
 	var h Hold
 	var err error
 	ok := true
@@ -344,6 +351,10 @@ func (r *run) act(ctx context.Context, i int, p *proc, table *Table, request *Re
 			if other.id == id && (a.mode == Exclusive || other.mode == Exclusive) {
 				r.fault("actor %d is inside with actor %d", i, other.actor)
 			}
+		}
+		// While this actor was about it, and the file was locked, it had the name.
+		if ino := r.files[id]; ino.removed > 0 && ino.removed < max(start, ino.locked[p]) {
+			r.fault("actor %d has locked a removed file", i)
 		}
 		r.inside = append(r.inside, hold{i, id, a.mode})
 		r.states[i] = "is inside"

@@ -21,7 +21,9 @@ type kernel struct {
 
 	mu     sync.Mutex
 	names  map[string]*inode
+	files  map[ID]*inode
 	inodes uint64
+	now    int // counts system calls and removals
 	open   []*descriptor
 	faults []string // of what the table did wrong
 }
@@ -29,10 +31,18 @@ type kernel struct {
 // An inode is a file. Its locks have owners: descriptors, or processes where the locks are
 // of the classic form.
 type inode struct {
-	id    ID
-	locks map[any]Mode
-	gate  any // the owner of it, or nil
+	id     ID
+	locks  map[any]Mode
+	gate   any // the owner of it, or nil
+	claims map[*proc]*claim
+
+	// When a process has locked it last, and when it was removed.
+	locked  map[*proc]int
+	removed int
 }
+
+// A claim is that of a process, and knows by whom it has been passed.
+type claim struct{ by map[*proc]*descriptor }
 
 // A proc is a process, and the System of its table.
 type proc struct {
@@ -53,7 +63,7 @@ type call struct {
 }
 
 func newKernel(paths ...string) *kernel {
-	k := &kernel{names: map[string]*inode{}}
+	k := &kernel{names: map[string]*inode{}, files: map[ID]*inode{}}
 	for _, p := range paths {
 		k.create(p)
 	}
@@ -62,8 +72,9 @@ func newKernel(paths ...string) *kernel {
 
 func (k *kernel) create(path string) *inode {
 	k.inodes++
-	ino := &inode{id: ID{1, k.inodes}, locks: map[any]Mode{}}
+	ino := &inode{id: ID{1, k.inodes}, locks: map[any]Mode{}, claims: map[*proc]*claim{}, locked: map[*proc]int{}}
 	k.names[path] = ino
+	k.files[ino.id] = ino
 	return ino
 }
 
@@ -71,6 +82,8 @@ func (k *kernel) create(path string) *inode {
 func (k *kernel) unlink(path string) {
 	if ino := k.names[path]; ino != nil {
 		delete(k.names, path)
+		k.now++
+		ino.removed = k.now
 		k.event(ino)
 	}
 }
@@ -97,6 +110,7 @@ var errDead = errors.New("process is dead")
 func (p *proc) call(name string, ready func() bool, do func() error) (err error) {
 	c := &call{p, name, ready, nil, make(chan struct{})}
 	c.do = func() {
+		p.now++
 		switch fail := p.fail[name]; {
 		case p.dead:
 			err = errDead
@@ -162,6 +176,29 @@ func (p *proc) Create(path string, mode Mode, perm fs.FileMode) (f File, id ID, 
 	return f, id, err
 }
 
+func (p *proc) Claim(id ID) (drop func()) {
+	_ = p.call("claim", always, func() error {
+		p.files[id].claims[p] = &claim{map[*proc]*descriptor{}}
+		return nil
+	})
+	return func() {
+		_ = p.call("drop claim", always, func() error {
+			delete(p.files[id].claims, p)
+			return nil
+		})
+	}
+}
+
+func (p *proc) Claimed(id ID) (claimed bool) {
+	_ = p.call("claimed", always, func() error {
+		for other := range p.files[id].claims {
+			claimed = claimed || other != p
+		}
+		return nil
+	})
+	return claimed
+}
+
 // descriptor opens path. A path that says "read-only" can be opened for one mode at a time.
 func (p *proc) descriptor(path string, mode Mode) (*descriptor, ID) {
 	d := &descriptor{proc: p, ino: p.names[path]}
@@ -178,6 +215,8 @@ type descriptor struct {
 	ino   *inode
 	only  Mode // if not 0, all that it permits
 	watch chan struct{}
+	woken bool // by an event
+	lost  bool // and was not fast enough
 }
 
 func (d *descriptor) owner() any {
@@ -209,11 +248,31 @@ func (d *descriptor) Try(mode Mode) (ok bool, err error) {
 			d.fault("a lock is converted")
 		}
 		if ok = d.free(mode); ok {
-			d.ino.locks[d.owner()] = mode
+			d.lock(mode)
 		}
+		d.lost = d.lost || d.woken && !ok
 		return nil
 	})
 	return ok, err
+}
+
+// lock locks the file. Who has a claim is passed once at most by each process: with the descriptor
+// that it had, not with one that it opens afterwards. That is if it gets to run within patience,
+// and so only if the scheduler sees to that.
+func (d *descriptor) lock(mode Mode) {
+	d.ino.locks[d.owner()] = mode
+	d.ino.locked[d.proc] = d.now
+	for p, claim := range d.ino.claims {
+		switch claim.by[d.proc] {
+		case nil:
+			claim.by[d.proc] = d
+		case d:
+		default:
+			if d.sched != nil && p != d.proc && !p.dead {
+				d.fault("process %d passes the claim of process %d again", d.pid, p.pid)
+			}
+		}
+	}
 }
 
 func (d *descriptor) Wait(mode Mode) (ok bool, err error) {
@@ -223,7 +282,7 @@ func (d *descriptor) Wait(mode Mode) (ok bool, err error) {
 	ready := func() bool { return d.dead || d.free(mode) }
 	err = d.call("wait", ready, func() error {
 		d.check("locked")
-		d.ino.locks[d.owner()] = mode
+		d.lock(mode)
 		return nil
 	})
 	return err == nil, err
@@ -318,7 +377,7 @@ func (d *descriptor) Watch() Watch {
 	if d.silent {
 		return timer{}
 	}
-	d.watch = make(chan struct{}, 1)
+	d.watch, d.woken, d.lost = make(chan struct{}, 1), false, false
 	return &events{d, d.watch}
 }
 
@@ -330,10 +389,14 @@ type events struct {
 func (e *events) Complete() bool { return true }
 
 func (e *events) Wait(ctx context.Context, d time.Duration) bool {
+	if e.lost && e.ino.claims[e.proc] == nil && !e.dead {
+		e.fault("process %d has been passed, and makes no claim", e.pid)
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-e.c:
+		e.woken = true
 		return true
 	case <-t.C:
 	case <-ctx.Done():
@@ -363,5 +426,8 @@ func (p *proc) kill() (reap func()) {
 			}
 		}
 		p.kernel.open = slices.DeleteFunc(p.kernel.open, func(d *descriptor) bool { return d.proc == p })
+		for _, ino := range p.files {
+			delete(ino.claims, p)
+		}
 	}
 }

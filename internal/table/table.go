@@ -54,6 +54,13 @@ type System interface {
 	// Create is Open, but first makes the file, and the directories above
 	// it, where they are missing.
 	Create(path string, mode Mode, perm fs.FileMode) (File, ID, error)
+
+	// Claim is for one who has been passed while he waited for the lock on the file. It asks
+	// other processes to let him go first, until drop is called.
+	Claim(ID) (drop func())
+
+	// Claimed reports whether another process has such a claim.
+	Claimed(ID) bool
 }
 
 // A File is one open descriptor of a lock file. Only Watch's channel is used

@@ -322,6 +322,30 @@ func (h *handle) log(what string, err error, attrs ...slog.Attr) {
 // locks has all locks of this process.
 var locks = table.New(system{}, linger)
 
+// Open opens the file for readers and writers of this process alike if it may, and else for
+// what is asked for now: that needs only the one permission.
+func (s system) Open(path string, mode table.Mode) (table.File, table.ID, error) {
+	f, id, err := s.open(path, table.Shared|table.Exclusive)
+	if isPermission(err) {
+		if f, id, err := s.open(path, mode); err == nil {
+			return f, id, nil
+		}
+	}
+	return f, id, err
+}
+
+// Create is for a file that was not there a moment ago. By now somebody else may have made it,
+// and allow less.
+func (s system) Create(path string, mode table.Mode, perm fs.FileMode) (table.File, table.ID, error) {
+	f, id, err := s.create(path, perm)
+	if isPermission(err) {
+		if f, id, err := s.Open(path, mode); err == nil {
+			return f, id, nil
+		}
+	}
+	return f, id, err
+}
+
 // An Option changes how a lock behaves. The same options serve both types of lock.
 type Option interface{ apply(*handle) }
 

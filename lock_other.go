@@ -29,13 +29,15 @@ func (system) Names(string, table.ID) (bool, error) {
 	return false, errors.ErrUnsupported
 }
 
-func (system) Open(string, table.Mode) (table.File, table.ID, error) {
+func (system) open(string, table.Mode) (table.File, table.ID, error) {
 	return nil, table.ID{}, errors.ErrUnsupported
 }
 
-func (system) Create(string, table.Mode, fs.FileMode) (table.File, table.ID, error) {
+func (system) create(string, fs.FileMode) (table.File, table.ID, error) {
 	return nil, table.ID{}, errors.ErrUnsupported
 }
+
+func isPermission(error) bool { return false }
 
 func (system) Claim(table.ID) (drop func()) { return func() {} }
 func (system) Claimed(table.ID) bool        { return false }

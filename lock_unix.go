@@ -52,47 +52,31 @@ func (system) Names(path string, id table.ID) (bool, error) {
 	}
 }
 
-func (system) Open(path string, mode table.Mode) (table.File, table.ID, error) {
-	// Read and write serves readers and writers of this process alike. Without
-	// O_CREAT: on a file of somebody else in a sticky directory, such as /tmp, that
-	// can fail even if the file is there (fs.protected_regular, proc(5)).
-	f, err := open(path, unix.O_RDWR, 0)
-	if isPermission(err) {
-		// What is asked for now needs only the one.
-		access := unix.O_RDONLY
-		if mode == table.Exclusive {
-			access = unix.O_WRONLY
-		}
-		if g, err := open(path, access, 0); err == nil {
-			return identified(g)
-		}
+// open goes without O_CREAT: on a file of somebody else in a sticky directory, such as /tmp, that
+// can fail even if the file is there (fs.protected_regular, proc(5)).
+func (system) open(path string, modes table.Mode) (table.File, table.ID, error) {
+	access := unix.O_RDWR
+	switch modes {
+	case table.Shared:
+		access = unix.O_RDONLY
+	case table.Exclusive:
+		access = unix.O_WRONLY
 	}
-	if err != nil {
-		return nil, table.ID{}, err
-	}
-	return identified(f)
+	return open(path, access, modes, 0)
 }
 
-func (s system) Create(path string, mode table.Mode, perm fs.FileMode) (table.File, table.ID, error) {
-	f, err := open(path, unix.O_RDWR|unix.O_CREAT, perm)
+func (system) create(path string, perm fs.FileMode) (table.File, table.ID, error) {
+	const access, modes = unix.O_RDWR | unix.O_CREAT, table.Shared | table.Exclusive
+	f, id, err := open(path, access, modes, perm)
 	// Somebody may remove a directory that is still empty. It does not help to try for ever:
 	// the path can be a symbolic link into a directory that is missing.
 	for tries := 0; err == unix.ENOENT && tries < 100; tries++ {
 		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, table.ID{}, err
 		}
-		f, err = open(path, unix.O_RDWR|unix.O_CREAT, perm)
+		f, id, err = open(path, access, modes, perm)
 	}
-	if isPermission(err) {
-		// Somebody else may have made it just now.
-		if f, id, err := s.Open(path, mode); err == nil {
-			return f, id, nil
-		}
-	}
-	if err != nil {
-		return nil, table.ID{}, err
-	}
-	return identified(f)
+	return f, id, err
 }
 
 func (system) Claim(id table.ID) (drop func()) { return claim.Make(id.Volume, id.File) }
@@ -105,52 +89,40 @@ func isPermission(err error) bool {
 // A file is an open lock file.
 type file struct {
 	fcntl.Descriptor
-	access int // O_RDWR, O_RDONLY or O_WRONLY
+	modes table.Mode
 }
 
-func open(path string, flags int, perm fs.FileMode) (*file, error) {
+func open(path string, flags int, modes table.Mode, perm fs.FileMode) (table.File, table.ID, error) {
 	// Should the path name a FIFO by now, O_NONBLOCK keeps us from waiting for its
 	// other end, and O_NOCTTY a terminal from becoming ours.
 	flags |= unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
-	for {
-		fd, err := unix.Open(path, flags, uint32(perm))
-		switch {
-		case err == nil:
-			return &file{fcntl.Descriptor{FD: fd}, flags & unix.O_ACCMODE}, nil
-		case err == unix.EAGAIN:
-			// Of a lease, as file servers have (fcntl(2)). To wait until it is broken,
-			// without O_NONBLOCK, would outlast any context.
-			return nil, table.ErrLeased
-		case err != unix.EINTR:
-			return nil, err
-		}
+	fd, err := unix.Open(path, flags, uint32(perm))
+	for err == unix.EINTR {
+		fd, err = unix.Open(path, flags, uint32(perm))
 	}
-}
+	if err == unix.EAGAIN {
+		// Of a lease, as file servers have (fcntl(2)). To wait until it is broken,
+		// without O_NONBLOCK, would outlast any context.
+		err = table.ErrLeased
+	}
+	if err != nil {
+		return nil, table.ID{}, err
+	}
+	f := &file{fcntl.Descriptor{FD: fd}, modes}
 
-// identified returns f with its identity, or closes it.
-func identified(f *file) (table.File, table.ID, error) {
 	var st unix.Stat_t
-	err := unix.Fstat(f.FD, &st)
 	var id table.ID
-	if err == nil {
+	if err = unix.Fstat(fd, &st); err == nil {
 		id, err = identify(&st)
 	}
 	if err != nil {
 		_ = f.Close()
-		return nil, id, err
+		return nil, table.ID{}, err
 	}
 	return f, id, nil
 }
 
-func (f *file) Permits(mode table.Mode) bool {
-	switch f.access {
-	case unix.O_RDONLY:
-		return mode == table.Shared
-	case unix.O_WRONLY:
-		return mode == table.Exclusive
-	}
-	return true
-}
+func (f *file) Permits(mode table.Mode) bool { return f.modes&mode != 0 }
 
 func (f *file) Try(mode table.Mode) (bool, error) {
 	if mode == table.Shared {

@@ -48,28 +48,11 @@ func (system) Names(path string, id table.ID) (bool, error) {
 	return false, err
 }
 
-func (system) Open(path string, mode table.Mode) (table.File, table.ID, error) {
-	// Read and write serves readers and writers of this process alike.
-	f, err := openFile(path, windows.GENERIC_READ|windows.GENERIC_WRITE, windows.OPEN_EXISTING, 0)
-	if isPermission(err) {
-		// What is asked for now needs only the one. The right to read would do for
-		// LockFileEx to lock exclusively too, but elsewhere who may only read cannot
-		// keep other readers out.
-		access := uint32(windows.GENERIC_READ)
-		if mode == table.Exclusive {
-			access = windows.GENERIC_WRITE
-		}
-		if g, err := openFile(path, access, windows.OPEN_EXISTING, 0); err == nil {
-			return identified(g)
-		}
-	}
-	if err != nil {
-		return nil, table.ID{}, err
-	}
-	return identified(f)
+func (system) open(path string, modes table.Mode) (table.File, table.ID, error) {
+	return openFile(path, modes, windows.OPEN_EXISTING, 0)
 }
 
-func (s system) Create(path string, mode table.Mode, perm fs.FileMode) (table.File, table.ID, error) {
+func (system) create(path string, perm fs.FileMode) (table.File, table.ID, error) {
 	// Else the name without it would become a directory, for nothing.
 	if strings.TrimRight(path, `\/`) != path {
 		return nil, table.ID{}, fmt.Errorf("path ends in a separator: %w", fs.ErrInvalid)
@@ -78,24 +61,15 @@ func (s system) Create(path string, mode table.Mode, perm fs.FileMode) (table.Fi
 	if perm&0o200 == 0 {
 		attributes = windows.FILE_ATTRIBUTE_READONLY
 	}
-	const access = windows.GENERIC_READ | windows.GENERIC_WRITE
-	f, err := openFile(path, access, windows.OPEN_ALWAYS, attributes)
+	const modes = table.Shared | table.Exclusive
+	f, id, err := openFile(path, modes, windows.OPEN_ALWAYS, attributes)
 	if err == windows.ERROR_PATH_NOT_FOUND {
 		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 			return nil, table.ID{}, err
 		}
-		f, err = openFile(path, access, windows.OPEN_ALWAYS, attributes)
+		f, id, err = openFile(path, modes, windows.OPEN_ALWAYS, attributes)
 	}
-	if isPermission(err) {
-		// Somebody else may have made it just now.
-		if f, id, err := s.Open(path, mode); err == nil {
-			return f, id, nil
-		}
-	}
-	if err != nil {
-		return nil, table.ID{}, err
-	}
-	return identified(f)
+	return f, id, err
 }
 
 func (system) Claim(id table.ID) (drop func()) { return claim.Make(id.Volume, id.File) }
@@ -108,25 +82,43 @@ func isPermission(err error) bool {
 // A file is an open lock file.
 type file struct {
 	handle windows.Handle
-	access uint32 // GENERIC_READ, GENERIC_WRITE or both
+	modes  table.Mode // that it permits
 	id     table.ID
 	mode   table.Mode // last tried
 	locks  int        // on the room
 	gated  bool       // the gate is locked
 }
 
-func openFile(path string, access, disposition, attributes uint32) (*file, error) {
+func openFile(path string, modes table.Mode, disposition, attributes uint32) (table.File, table.ID, error) {
 	// Others may read and write, but without FILE_SHARE_DELETE nobody can remove,
 	// rename or replace the file while it is open here, which it is as long as
 	// somebody holds the lock or is the next to get it: he would get
 	// ERROR_SHARING_VIOLATION. That keeps the name and the lock together, where all
 	// that other systems can do is to find out when they have come apart.
 	const share = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE
+	access := uint32(0)
+	if modes&table.Shared != 0 {
+		access |= windows.GENERIC_READ
+	}
+	// The right to read would do for LockFileEx here too, but elsewhere who may only read
+	// cannot keep other readers out.
+	if modes&table.Exclusive != 0 {
+		access |= windows.GENERIC_WRITE
+	}
 	h, err := open(path, access, share, disposition, attributes)
 	if err != nil {
-		return nil, err
+		return nil, table.ID{}, err
 	}
-	return &file{handle: h, access: access}, nil
+	f := &file{handle: h, modes: modes}
+	info, err := statHandle(h)
+	if err == nil {
+		f.id, err = identify(info)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, table.ID{}, err
+	}
+	return f, f.id, nil
 }
 
 // open has no security attributes for CreateFile, so that no child inherits the handle.
@@ -153,28 +145,7 @@ func open(path string, access, share, disposition, flags uint32) (windows.Handle
 	return windows.CreateFile(name, access, share, nil, disposition, flags, 0)
 }
 
-// identified returns f with its identity, or closes it.
-func identified(f *file) (table.File, table.ID, error) {
-	info, err := statHandle(f.handle)
-	if err == nil {
-		f.id, err = identify(info)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, table.ID{}, err
-	}
-	return f, f.id, nil
-}
-
-func (f *file) Permits(mode table.Mode) bool {
-	switch f.access {
-	case windows.GENERIC_READ:
-		return mode == table.Shared
-	case windows.GENERIC_WRITE:
-		return mode == table.Exclusive
-	}
-	return true
-}
+func (f *file) Permits(mode table.Mode) bool { return f.modes&mode != 0 }
 
 func (f *file) Try(mode table.Mode) (bool, error) {
 	f.mode = mode

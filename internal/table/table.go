@@ -25,12 +25,12 @@ import (
 	"time"
 )
 
-// Mode is what a lock lets others do.
+// Mode is what a lock lets others do. Modes can be added up to a set.
 type Mode uint8
 
 const (
-	Shared    Mode = iota + 1 // with other shared holders
-	Exclusive                 // with nobody else
+	Shared    Mode = 1 << iota // with other shared holders
+	Exclusive                  // with nobody else
 )
 
 // ID identifies a file, whatever names it has: device and inode, or volume

@@ -302,35 +302,45 @@ func (l *late) Err() error {
 
 // Whatever a waiter is given at the moment when its context is done, it passes on.
 func TestContextIsDoneAsTheLockComes(t *testing.T) {
-	for _, first := range []Mode{Shared, Exclusive} { // then the waiter is granted, or leads
-		synctest.Test(t, func(t *testing.T) {
-			k := newKernel(path)
-			table := New(&proc{kernel: k}, 0)
-			h, err := table.Acquire(t.Context(), request(path), Exclusive)
-			must(t, err)
-			holds := make(chan Hold, 1)
-			if first == Shared {
-				acquire(t.Context(), table, Shared, func(h Hold, err error) { must(t, err); holds <- h })
-			}
-			ctx := &late{Context: t.Context()}
-			got := make(chan error, 1)
-			acquire(ctx, table, Shared, func(h Hold, err error) { got <- err })
-			ctx.over.Store(true)
-			_, err = h.Release(path)
-			must(t, err)
-			if err := <-got; err != context.Canceled {
-				t.Fatalf("error is %v", err)
-			}
-			if first == Shared {
-				h := <-holds
+	for _, test := range []struct {
+		given string
+		turn  time.Duration
+		mode  Mode
+	}{
+		{"lock, with others", time.Second, Shared},
+		{"lock, alone", time.Second, Exclusive},
+		{"token", 0, Exclusive},
+	} {
+		t.Run(test.given, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newKernel(path)
+				table := New(&proc{kernel: k}, 0)
+				table.minTurn = test.turn
+				h, err := table.Acquire(t.Context(), request(path), Exclusive)
+				must(t, err)
+				holds := make(chan Hold, 1)
+				if test.mode == Shared {
+					acquire(t.Context(), table, Shared, func(h Hold, err error) { must(t, err); holds <- h })
+				}
+				ctx := &late{Context: t.Context()}
+				got := make(chan error, 1)
+				acquire(ctx, table, test.mode, func(h Hold, err error) { got <- err })
+				ctx.over.Store(true)
 				_, err = h.Release(path)
 				must(t, err)
-			}
-			synctest.Wait()
-			mustBeEmpty(t, table)
-			if len(k.open) > 0 {
-				t.Errorf("%d descriptors are open", len(k.open))
-			}
+				if err := <-got; err != context.Canceled {
+					t.Fatalf("error is %v", err)
+				}
+				if test.mode == Shared {
+					h := <-holds
+					_, err = h.Release(path)
+					must(t, err)
+				}
+				time.Sleep(time.Hour)
+				if len(table.entries) > 0 || len(k.open) > 0 {
+					t.Errorf("%d entries and %d descriptors are left", len(table.entries), len(k.open))
+				}
+			})
 		})
 	}
 }

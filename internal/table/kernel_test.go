@@ -389,13 +389,17 @@ type events struct {
 func (e *events) Complete() bool { return true }
 
 func (e *events) Wait(ctx context.Context, d time.Duration) bool {
+	e.mu.Lock()
 	if e.lost && e.ino.claims[e.proc] == nil && !e.dead {
 		e.fault("process %d has been passed, and makes no claim", e.pid)
 	}
+	e.mu.Unlock()
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-e.c:
+		e.mu.Lock()
+		defer e.mu.Unlock()
 		e.woken = true
 		return true
 	case <-t.C:

@@ -245,30 +245,25 @@ func (h *handle) Exists() bool {
 }
 
 // check returns an error if nothing can be acquired through h.
-func (h *handle) check() error {
-	if h.request.Path == "" { // as in a lock that was not made by its constructor
-		return h.fail("acquire", fmt.Errorf("empty path: %w", fs.ErrInvalid))
+func (h *handle) check(ctx context.Context) error {
+	switch {
+	case ctx == nil:
+		return errNilContext
+	case h.request.Path == "": // as in a lock that was not made by its constructor
+		return errEmptyPath
 	}
-	if h.invalid != nil {
-		return h.fail("acquire", h.invalid)
-	}
-	return nil
+	return h.invalid
 }
 
+// acquire has a frame as small as it gets, as it is on the stack of everybody who waits.
 func (h *handle) acquire(ctx context.Context, mode table.Mode) (table.Hold, error) {
-	if ctx == nil {
-		return table.Hold{}, h.fail("acquire", fmt.Errorf("nil context: %w", fs.ErrInvalid))
+	if err := h.check(ctx); err != nil {
+		return table.Hold{}, h.fail("acquire", err)
 	}
-	if err := h.check(); err != nil {
-		return table.Hold{}, err
-	}
-	var start time.Time
-	if h.logger != nil {
-		start = time.Now()
-	}
+	start := h.now()
 	hold, err := locks.Acquire(ctx, &h.request, mode)
 	if h.logger != nil {
-		h.log("acquire", err, slog.String("mode", mode.String()), slog.Duration("waited", time.Since(start)))
+		h.logAcquire(mode, start, err)
 	}
 	if err != nil {
 		return hold, h.fail("acquire", err)
@@ -276,9 +271,26 @@ func (h *handle) acquire(ctx context.Context, mode table.Mode) (table.Hold, erro
 	return hold, nil
 }
 
+var (
+	errNilContext = fmt.Errorf("nil context: %w", fs.ErrInvalid)
+	errEmptyPath  = fmt.Errorf("empty path: %w", fs.ErrInvalid)
+)
+
+// now is for who logs.
+func (h *handle) now() (t time.Time) {
+	if h.logger != nil {
+		t = time.Now()
+	}
+	return t
+}
+
+func (h *handle) logAcquire(mode table.Mode, start time.Time, err error) {
+	h.log("acquire", err, slog.String("mode", mode.String()), slog.Duration("waited", time.Since(start)))
+}
+
 func (h *handle) try(mode table.Mode) (table.Hold, bool, error) {
-	if err := h.check(); err != nil {
-		return table.Hold{}, false, err
+	if err := h.check(context.Background()); err != nil {
+		return table.Hold{}, false, h.fail("acquire", err)
 	}
 	hold, ok, err := locks.Try(&h.request, mode)
 	if h.logger != nil {
@@ -307,6 +319,7 @@ func (h *handle) release(hold table.Hold) error {
 	return nil
 }
 
+//go:noinline
 func (h *handle) fail(op string, err error) error {
 	return &fs.PathError{Op: op, Path: h.request.Path, Err: err}
 }
@@ -320,11 +333,11 @@ func (h *handle) log(what string, err error, attrs ...slog.Attr) {
 }
 
 // locks has all locks of this process.
-var locks = table.New(system{}, linger)
+var locks = table.New(new(system), linger)
 
 // Open opens the file for readers and writers of this process alike if it may, and else for
 // what is asked for now: that needs only the one permission.
-func (s system) Open(path string, mode table.Mode) (table.File, table.ID, error) {
+func (s *system) Open(path string, mode table.Mode) (table.File, table.ID, error) {
 	f, id, err := s.open(path, table.Shared|table.Exclusive)
 	if isPermission(err) {
 		if f, id, err := s.open(path, mode); err == nil {
@@ -336,7 +349,7 @@ func (s system) Open(path string, mode table.Mode) (table.File, table.ID, error)
 
 // Create is for a file that was not there a moment ago. By now somebody else may have made it,
 // and allow less.
-func (s system) Create(path string, mode table.Mode, perm fs.FileMode) (table.File, table.ID, error) {
+func (s *system) Create(path string, mode table.Mode, perm fs.FileMode) (table.File, table.ID, error) {
 	f, id, err := s.create(path, perm)
 	if isPermission(err) {
 		if f, id, err := s.Open(path, mode); err == nil {
@@ -359,7 +372,8 @@ func (o option) apply(h *handle) { o(h) }
 // 10 ms and 100 ms. At first, and after each sign that the lock may be free, the tries
 // come earlier, from 1 ms on. Where the operating system does tell of a release by this
 // package or Python's fasteners, and of the death of a holder, which it does for local
-// files on Linux, the tries are a backstop, ten times as far apart.
+// files on Linux, the tries are a backstop: a hundred times as far apart while the lock is
+// held by this package, and ten times else.
 //
 // A maxDelay below delay counts as delay. With a negative one of either acquiring the
 // lock fails, with the cause [fs.ErrInvalid].

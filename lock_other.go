@@ -21,23 +21,23 @@ func exists(path string) bool {
 
 type system struct{}
 
-func (system) Identify(string) (table.ID, error) {
+func (*system) Identify(string) (table.ID, error) {
 	return table.ID{}, errors.ErrUnsupported
 }
 
-func (system) Names(string, table.ID) (bool, error) {
+func (*system) Names(string, table.ID) (bool, error) {
 	return false, errors.ErrUnsupported
 }
 
-func (system) open(string, table.Mode) (table.File, table.ID, error) {
+func (*system) open(string, table.Mode) (table.File, table.ID, error) {
 	return nil, table.ID{}, errors.ErrUnsupported
 }
 
-func (system) create(string, fs.FileMode) (table.File, table.ID, error) {
+func (*system) create(string, fs.FileMode) (table.File, table.ID, error) {
 	return nil, table.ID{}, errors.ErrUnsupported
 }
 
 func isPermission(error) bool { return false }
 
-func (system) Claim(table.ID) (drop func()) { return func() {} }
-func (system) Claimed(table.ID) bool        { return false }
+func (*system) Claim(table.ID) (drop func()) { return func() {} }
+func (*system) Claimed(table.ID) bool        { return false }

@@ -32,7 +32,7 @@ func exists(path string) bool {
 // system is the file system, as the table sees it.
 type system struct{}
 
-func (system) Identify(path string) (table.ID, error) {
+func (*system) Identify(path string) (table.ID, error) {
 	var st unix.Stat_t
 	if err := stat(path, &st); err != nil {
 		return table.ID{}, err
@@ -40,7 +40,7 @@ func (system) Identify(path string) (table.ID, error) {
 	return identify(&st)
 }
 
-func (system) Names(path string, id table.ID) (bool, error) {
+func (*system) Names(path string, id table.ID) (bool, error) {
 	var st unix.Stat_t
 	switch err := stat(path, &st); err {
 	case nil:
@@ -54,7 +54,7 @@ func (system) Names(path string, id table.ID) (bool, error) {
 
 // open goes without O_CREAT: on a file of somebody else in a sticky directory, such as /tmp, that
 // can fail even if the file is there (fs.protected_regular, proc(5)).
-func (system) open(path string, modes table.Mode) (table.File, table.ID, error) {
+func (*system) open(path string, modes table.Mode) (table.File, table.ID, error) {
 	access := unix.O_RDWR
 	switch modes {
 	case table.Shared:
@@ -65,7 +65,7 @@ func (system) open(path string, modes table.Mode) (table.File, table.ID, error) 
 	return open(path, access, modes, 0)
 }
 
-func (system) create(path string, perm fs.FileMode) (table.File, table.ID, error) {
+func (*system) create(path string, perm fs.FileMode) (table.File, table.ID, error) {
 	const access, modes = unix.O_RDWR | unix.O_CREAT, table.Shared | table.Exclusive
 	f, id, err := open(path, access, modes, perm)
 	// Somebody may remove a directory that is still empty. It does not help to try for ever:
@@ -79,8 +79,8 @@ func (system) create(path string, perm fs.FileMode) (table.File, table.ID, error
 	return f, id, err
 }
 
-func (system) Claim(id table.ID) (drop func()) { return claim.Make(id.Volume, id.File) }
-func (system) Claimed(id table.ID) bool        { return claim.Made(id.Volume, id.File) }
+func (*system) Claim(id table.ID) (drop func()) { return claim.Make(id.Volume, id.File) }
+func (*system) Claimed(id table.ID) bool        { return claim.Made(id.Volume, id.File) }
 
 func isPermission(err error) bool {
 	return err == unix.EACCES || err == unix.EPERM || err == unix.EROFS
@@ -140,6 +140,16 @@ func (f *file) Wait(mode table.Mode) (bool, error) {
 
 func (f *file) Unlock() error {
 	return f.Descriptor.Unlock(fcntl.Whole)
+}
+
+// Quiet takes who has the lock in our form for one of us.
+func (f *file) Quiet(mode table.Mode) bool {
+	typ := int16(unix.F_WRLCK)
+	if mode == table.Shared {
+		typ = unix.F_RDLCK
+	}
+	_, classic, err := f.Test(typ, fcntl.Whole)
+	return classic || err != nil
 }
 
 // Close does not try again after EINTR: by then the descriptor may be another one's.

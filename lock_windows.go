@@ -29,7 +29,7 @@ func exists(path string) bool {
 // system is the file system, as the table sees it.
 type system struct{}
 
-func (system) Identify(path string) (table.ID, error) {
+func (*system) Identify(path string) (table.ID, error) {
 	info, err := stat(path)
 	if err != nil {
 		return table.ID{}, err
@@ -37,7 +37,7 @@ func (system) Identify(path string) (table.ID, error) {
 	return identify(info)
 }
 
-func (system) Names(path string, id table.ID) (bool, error) {
+func (*system) Names(path string, id table.ID) (bool, error) {
 	info, err := stat(path)
 	switch {
 	case err == nil:
@@ -48,11 +48,11 @@ func (system) Names(path string, id table.ID) (bool, error) {
 	return false, err
 }
 
-func (system) open(path string, modes table.Mode) (table.File, table.ID, error) {
+func (*system) open(path string, modes table.Mode) (table.File, table.ID, error) {
 	return openFile(path, modes, windows.OPEN_EXISTING, 0)
 }
 
-func (system) create(path string, perm fs.FileMode) (table.File, table.ID, error) {
+func (*system) create(path string, perm fs.FileMode) (table.File, table.ID, error) {
 	// Else the name without it would become a directory, for nothing.
 	if strings.TrimRight(path, `\/`) != path {
 		return nil, table.ID{}, fmt.Errorf("path ends in a separator: %w", fs.ErrInvalid)
@@ -72,8 +72,8 @@ func (system) create(path string, perm fs.FileMode) (table.File, table.ID, error
 	return f, id, err
 }
 
-func (system) Claim(id table.ID) (drop func()) { return claim.Make(id.Volume, id.File) }
-func (system) Claimed(id table.ID) bool        { return claim.Made(id.Volume, id.File) }
+func (*system) Claim(id table.ID) (drop func()) { return claim.Make(id.Volume, id.File) }
+func (*system) Claimed(id table.ID) bool        { return claim.Made(id.Volume, id.File) }
 
 func isPermission(err error) bool {
 	return err == windows.ERROR_ACCESS_DENIED || err == windows.ERROR_WRITE_PROTECT
@@ -194,6 +194,9 @@ func (f *file) Unlock() error {
 	wake.Signal(eventName(f.id, table.Shared))
 	return err
 }
+
+// Quiet cannot tell who keeps us out.
+func (f *file) Quiet(table.Mode) bool { return true }
 
 func (f *file) Close() error { return windows.CloseHandle(f.handle) }
 

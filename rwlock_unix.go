@@ -43,7 +43,7 @@ func (f *file) Gate(block bool) error {
 		_, err := f.Descriptor.Wait(unix.F_WRLCK, gate)
 		return err
 	}
-	inside, err := f.Test(unix.F_WRLCK, room)
+	inside, _, err := f.Test(unix.F_WRLCK, room)
 	if err != nil || inside != unix.F_RDLCK {
 		return err
 	}
@@ -52,7 +52,7 @@ func (f *file) Gate(block bool) error {
 }
 
 func (f *file) Gated() (bool, error) {
-	typ, err := f.Test(unix.F_RDLCK, gate)
+	typ, _, err := f.Test(unix.F_RDLCK, gate)
 	return typ == unix.F_WRLCK, err
 }
 

@@ -20,7 +20,7 @@ func LockByEvents(ctx context.Context, path string, exclusive bool) (release fun
 	if exclusive {
 		mode = table.Exclusive
 	}
-	f, _, err := system{}.Create(path, mode, 0o666)
+	f, _, err := new(system).Create(path, mode, 0o666)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func TestNoFileLosesAWake(t *testing.T) {
 	var inside atomic.Int64 // readers count 1, writers 1000
 	var wg sync.WaitGroup
 	for range 6 {
-		f, _, err := system{}.Create(path, table.Exclusive, 0o666)
+		f, _, err := new(system).Create(path, table.Exclusive, 0o666)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestGateWakes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	var files [3]table.File
 	for i := range files {
-		f, _, err := system{}.Create(path, table.Exclusive, 0o666)
+		f, _, err := new(system).Create(path, table.Exclusive, 0o666)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -53,7 +53,7 @@ func Made(volume, file uint64) bool {
 	}
 	defer unix.Close(fd)
 	d := fcntl.Descriptor{FD: fd}
-	typ, err := d.Test(unix.F_WRLCK, at(volume, file))
+	typ, _, err := d.Test(unix.F_WRLCK, at(volume, file))
 	return err == nil && typ == unix.F_RDLCK
 }
 

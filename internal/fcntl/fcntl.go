@@ -61,11 +61,11 @@ func (d *Descriptor) Unlock(r Range) error {
 }
 
 // Test returns the type of a lock that others have on r and that excludes one of the given
-// type, or unix.F_UNLCK if there is none.
-func (d *Descriptor) Test(typ int16, r Range) (int16, error) {
+// type, or unix.F_UNLCK if there is none. It reports whether that lock is of the classic form.
+func (d *Descriptor) Test(typ int16, r Range) (other int16, classic bool, err error) {
 	lk := unix.Flock_t{Type: typ}
-	err := d.call(getlkOFD, unix.F_GETLK, &lk, r)
-	return lk.Type, err
+	err = d.call(getlkOFD, unix.F_GETLK, &lk, r)
+	return lk.Type, lk.Pid != -1, err // of an open file description Linux says -1
 }
 
 // Classic reports whether closing another descriptor of the file, too, would drop the lock.

@@ -65,6 +65,33 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// Of a lock of another descriptor one can tell the form.
+func TestTest(t *testing.T) {
+	if setlkOFD == none {
+		t.Skip("a process does not see its own locks here")
+	}
+	path := filepath.Join(t.TempDir(), "lock")
+	for _, classic := range []bool{false, true} {
+		a, b := open(t, path), open(t, path)
+		a.classic = classic
+		mustTest := func(typ int16, r Range, want int16) {
+			t.Helper()
+			got, isClassic, err := b.Test(typ, r)
+			if got != want || err != nil || want != unix.F_UNLCK && isClassic != classic {
+				t.Errorf("type %v, classic %v, %v; want type %v, classic %v", got, isClassic, err, want, classic)
+			}
+		}
+		mustTest(unix.F_WRLCK, Whole, unix.F_UNLCK)
+		a.mustTry(t, unix.F_RDLCK, Range{5, 1}, true)
+		mustTest(unix.F_WRLCK, Range{0, 10}, unix.F_RDLCK)
+		mustTest(unix.F_RDLCK, Whole, unix.F_UNLCK)
+		mustTest(unix.F_WRLCK, Range{6, 0}, unix.F_UNLCK)
+		if err := a.Unlock(Whole); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	if err := os.WriteFile(path, nil, 0o666); err != nil {

@@ -2,9 +2,6 @@ package table
 
 import (
 	"context"
-	"errors"
-	"io/fs"
-	"math/rand/v2"
 	"time"
 )
 
@@ -24,6 +21,7 @@ type entry struct {
 	queue    queue
 	busy     bool // somebody has the token
 	waiting  bool // and has found the lock held by another process
+	blocked  bool // and leaves the waiting to the system
 	holders  int
 	mode     Mode      // of the lock, while holders > 0
 	turnEnds time.Time // see minTurn; zero between turns
@@ -44,44 +42,16 @@ type entry struct {
 	missed    int  // how often nobody came, since others were seen
 }
 
-// A process whose goroutines queue for a lock keeps it from one to the next for the time of
-// a turn. Then it lets go of it, and stands back for long enough that a waiter in another
-// process, who is woken by that, wins: one who unlocks and locks again at once wins
-// dozens of times before the other one runs at all. When nobody comes for several times it is
-// alone, and its turns get longer.
-//
-// One who was woken and yet lost claims the lock, for which everybody stands back who comes
-// later, with one goroutine or many:
-//
-//	we                 A                  B
-//	wait               holds              waits
-//	                   unlocks, closes
-//	wake up                               wakes up, locks
-//	try: busy; claim
-//	                   sees the claim
-//	                                      unlocks, closes
-//	wake up, lock      stands back        sees the claim
-//
-// So whoever waits is passed by each of the others once at most, as long as it gets to run within
-// patience. It is not longer as the one with the claim can be stopped.
-const (
-	minTurn   = time.Millisecond
-	maxTurn   = 10 * time.Millisecond
-	standBack = 200 * time.Microsecond
-	alone     = 4 // times that nobody came
-	patience  = 2 * time.Millisecond
-)
-
 // outcome is what has become of a wish for the lock.
 type outcome uint8
 
 const (
-	queued  outcome = iota
-	granted         // the lock is held
-	named           // the same, and the path of the waiter named the file then
-	leading         // the token is had
-	refused         // a try has failed
-	stale           // the path of the waiter names another file
+	queued       outcome = iota
+	granted              // the lock is held
+	grantedNamed         // the same, and the path of the waiter named the file then
+	leading              // the token is had
+	refused              // a try has failed
+	stale                // the path of the waiter names another file
 )
 
 // idle reports whether the entry is of no use to anybody. table.mu is held.
@@ -105,39 +75,28 @@ func (e *entry) admit(mode Mode) outcome {
 	return queued
 }
 
-// enter gets the lock, and reports whether it is known that r.Path named the file when it did.
-// Where the caller has not looked and would have to queue, it returns errStale. table.mu is held
-// when it is called, and not when it returns.
-func (e *entry) enter(ctx context.Context, r *Request, mode Mode, try, looked bool) (bool, error) {
-	gated := false
+// enter gets the lock, or queues and returns what to wait for, to be settled or ctx to be done; then
+// served has to be called. Where the caller has not looked and would have to queue, it returns
+// errStale. table.mu is held when it is called, and not when it returns.
+func (e *entry) enter(ctx context.Context, r *Request, mode Mode, try, looked bool) (*waiter, error) {
 	switch e.admit(mode) {
 	case leading:
 		e.table.mu.Unlock()
-		return false, e.lead(ctx, r, mode, try)
+		return nil, e.lead(ctx, r, mode, try)
 
 	case granted:
-		over := time.Until(e.turnEnds) <= 0
-		e.table.mu.Unlock()
-		if !over {
-			return false, nil
-		}
-		// Readers of this process that overlap could hold the lock for ever. So they
-		// have to look from time to time if a writer of another one waits.
-		var err error
-		gated, err = e.file.Gated() // it stays open, as we are a holder
-		e.table.mu.Lock()
-		if err == nil && !gated {
-			e.turnEnds = time.Now().Add(e.table.minTurn)
+		gated, err := e.gated()
+		switch {
+		case err == nil && !gated:
 			e.table.mu.Unlock()
-			return false, nil
-		}
-		if err != nil || e.holders == 1 || !looked {
+			return nil, e.confirm(r)
+		case err != nil || e.holders == 1 || !looked:
 			e.table.mu.Unlock()
 			_ = e.release("")
 			if err == nil {
 				err = errStale
 			}
-			return false, err
+			return nil, err
 		}
 		e.holders--
 
@@ -145,58 +104,98 @@ func (e *entry) enter(ctx context.Context, r *Request, mode Mode, try, looked bo
 		// Somebody else looked a moment ago, which is as good.
 		if !looked && (r.Path != e.lastPath || time.Since(e.lastTime) > minTurn) {
 			e.table.mu.Unlock()
-			return false, errStale
+			return nil, errStale
 		}
 	}
 	if try && e.decided() {
 		e.table.mu.Unlock()
-		return false, errBusy
+		return nil, errBusy
 	}
 	w := e.queue.push(r, mode, try)
-	if e.patrols == 0 {
-		e.patrolAfter(seldom * r.Delay)
+	e.patrolLater()
+	e.table.mu.Unlock()
+	return w, nil
+}
+
+// gated reports whether readers who join others have to let a writer of another process pass.
+// Those of this process who overlap could hold the lock for ever, and so have to look from time to
+// time. table.mu is held, but not all the time.
+func (e *entry) gated() (bool, error) {
+	if time.Until(e.turnEnds) > 0 {
+		return false, nil
 	}
 	e.table.mu.Unlock()
-
-	select {
-	case <-w.wake:
-	case <-ctx.Done():
+	gated, err := e.file.Gated() // it stays open, as the caller is a holder
+	e.table.mu.Lock()
+	if err == nil && !gated {
+		e.turnEnds = time.Now().Add(e.table.minTurn)
 	}
+	return gated, err
+}
+
+// served gets the lock for one who has queued.
+func (e *entry) served(ctx context.Context, w *waiter) error {
 	if err := ctx.Err(); err != nil {
-		e.leave(w) // select takes any case that is ready
-		return false, err
+		e.leave(w) // it may be settled, too
+		return err
 	}
 	switch w.state {
-	case granted, named:
-		return w.state == named, nil
+	case granted:
+		return e.confirm(w.request)
+	case grantedNamed:
+		return nil
 	case refused:
-		return false, errBusy
+		return errBusy
 	case stale:
-		return false, errStale
+		return errStale
 	}
 
 	// It has the token, but it can be long ago that it looked. With a file that was replaced
 	// in the meantime a whole queue comes this way: should each open the new one to find that
 	// out, there would be as many descriptors, which may not be closed while the new one is
 	// locked.
-	named, err := e.table.system.Names(r.Path, e.id)
+	named, err := e.table.system.Names(w.request.Path, e.id)
 	if !named || err != nil {
 		if err == nil {
 			err = errStale
 		}
 		e.stepDown()
-		return false, err
+		return err
 	}
-	return false, e.lead(ctx, r, mode, try)
+	return e.lead(ctx, w.request, w.mode, w.try)
 }
 
-// patrol looks after the head of the queue from time to time, as who waits for another goroutine
-// hears nothing of other processes: of one that has replaced the file, so that nothing has to be
-// waited for; and of a writer that readers have to let pass, and that has given up.
+// confirm makes sure that r.Path names the file, for one who has just got the lock, and gives that
+// back if not. The name may have come to mean another file at any time before. Who replaces a file
+// under a lock and who locks the new one would then both be inside:
+//
+//	we                        others
+//	open a, which is inode 1
+//	                          lock inode 1, remove a, unlock
+//	lock inode 1
+//	                          create a, which is inode 2; lock it
+//
+// Now that the file is locked, whoever plays by the rules has to wait.
+func (e *entry) confirm(r *Request) error {
+	named, err := e.table.system.Names(r.Path, e.id)
+	if named {
+		return nil
+	}
+	// An error of this unlock says nothing about the file that the path names now.
+	_ = e.release("")
+	if err == nil {
+		err = errStale
+	}
+	return err
+}
+
+// patrol looks after the head of the queue from time to time when nobody else does: who waits for
+// another goroutine hears nothing of other processes. One may have replaced the file, so that
+// nothing has to be waited for; and a writer that readers have to let pass may have given up.
 func (e *entry) patrol() {
 	e.table.mu.Lock()
 	w := e.queue.front()
-	if w == nil {
+	if w == nil || !e.deaf() {
 		e.patrols = 0
 		e.table.mu.Unlock()
 		return
@@ -232,7 +231,16 @@ func (e *entry) patrol() {
 	}
 }
 
-// patrolAfter makes patrol come. table.mu is held.
+// deaf reports whether nobody looks out for events and tries again. table.mu is held.
+func (e *entry) deaf() bool { return e.holders > 0 || e.blocked }
+
+// patrolLater makes patrol come if there is something to look after. table.mu is held.
+func (e *entry) patrolLater() {
+	if w := e.queue.front(); w != nil && e.deaf() && e.patrols == 0 {
+		e.patrolAfter(seldom * w.request.Delay)
+	}
+}
+
 func (e *entry) patrolAfter(d time.Duration) {
 	e.patrols++
 	time.AfterFunc(d, e.patrol)
@@ -240,19 +248,18 @@ func (e *entry) patrolAfter(d time.Duration) {
 
 // lead locks the file for the caller, who has the token, and gives up the token in any case.
 func (e *entry) lead(ctx context.Context, r *Request, mode Mode, try bool) error {
-	err := e.lock(ctx, r, mode, try)
-	if err != nil {
+	if err := e.lock(ctx, r, mode, try); err != nil {
 		e.stepDown()
 		return err
 	}
 	e.table.mu.Lock()
-	defer e.table.mu.Unlock()
 	if e.turnEnds.IsZero() {
 		e.turnEnds = time.Now().Add(e.turn)
 	}
 	r.last = e.id
 	e.hold(mode)
-	return nil
+	e.table.mu.Unlock()
+	return e.confirm(r)
 }
 
 // hold gives up the token for the first hold of the lock. table.mu is held.
@@ -261,191 +268,7 @@ func (e *entry) hold(mode Mode) {
 	e.holders, e.mode = 1, mode
 	e.grantReaders()
 	e.refuseTries()
-}
-
-// lock gets the kernel's lock. The caller has the token.
-func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) error {
-	if e.file == nil && !try {
-		e.giveWay(ctx)
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := e.try(r, mode); err != errBusy || try {
-		return err
-	}
-
-	e.contended, e.turn, e.missed = true, e.table.minTurn, 0
-	e.table.mu.Lock()
-	e.waiting, e.turnEnds = true, time.Time{}
-	e.refuseTries()
-	e.table.mu.Unlock()
-
-	if ctx.Done() == nil && e.file != nil {
-		if ok, err := e.wait(r, mode); ok || err != nil {
-			return err
-		}
-	}
-	return e.await(ctx, r, mode)
-}
-
-// wait lets the system do the waiting, if it can.
-func (e *entry) wait(r *Request, mode Mode) (bool, error) {
-	if !r.ReaderPreference {
-		// Whether it has been passed it does not get to know.
-		defer e.table.system.Claim(e.id)()
-		if mode == Exclusive {
-			if err := e.file.Gate(true); err != nil {
-				return false, err
-			}
-		}
-	}
-	return e.file.Wait(mode)
-}
-
-// giveWay lets others go first: after a turn of this process whoever waits, and always one with a
-// claim.
-func (e *entry) giveWay(ctx context.Context) {
-	least := time.Duration(0)
-	if e.standBack {
-		e.standBack = false
-		least = standBack
-	}
-	d := standBack
-	for waited := time.Duration(0); waited < patience && ctx.Err() == nil; waited += d {
-		if waited >= least && !e.table.system.Claimed(e.id) {
-			return
-		}
-		if waited > 0 {
-			d = min(2*d, patience-waited)
-		}
-		start := time.Now()
-		timer{}.Wait(ctx, d)
-		// Who sleeps for longer than he wanted may have missed that somebody came.
-		if waited < least && time.Since(start) < 2*standBack {
-			if e.missed++; e.missed > alone {
-				e.turn = min(2*e.turn, e.table.maxTurn)
-			}
-		}
-	}
-}
-
-// try asks the kernel once, with a descriptor that it opens if there is none. It returns
-// errBusy only if the path names the file of this entry: behind another one it is not worth
-// to wait.
-func (e *entry) try(r *Request, mode Mode) error {
-	if e.file != nil && !e.file.Permits(mode) {
-		if err := e.close(); err != nil {
-			return err
-		}
-	}
-	if e.file == nil {
-		f, id, err := e.table.system.Open(r.Path, mode)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return errStale
-		case err == ErrLeased:
-			return errBusy
-		case err != nil:
-			return err
-		case id != e.id:
-			e.table.adopt(f, id)
-			return errStale
-		}
-		e.file, e.opened, e.contended = f, time.Now(), false
-	}
-
-	ok, err := e.file.Try(mode)
-	if ok || err != nil {
-		return err
-	}
-	named, err := e.table.system.Names(r.Path, e.id)
-	switch {
-	case err != nil:
-		return err
-	case !named:
-		return errStale
-	}
-	return errBusy
-}
-
-// echo is when to try again after an event that brought nothing: a process that dies closes
-// its files first and loses its locks a moment later.
-const echo = time.Millisecond
-
-// seldom is by how much what comes without an event is rarer where it is a backstop: to wake up for
-// it costs a process up to a millisecond of its runtime's own work.
-const seldom = 10
-
-// await tries until it has the lock: on each event, and after each delay.
-func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
-	var watch Watch = timer{}
-	if e.file != nil { // or nobody has let us open it yet
-		watch = e.file.Watch()
-	}
-	defer watch.Stop()
-	step, limit := r.Delay, r.MaxDelay
-	if watch.Complete() {
-		// Foreign programs may unlock the file without an event, but that is no reason to
-		// burn the processor of all others.
-		step, limit = seldom*step, seldom*limit
-	}
-	// What happened between the last try and the watch has made no event here. So this
-	// begins as if there had just been one:
-	//
-	//	holder dies                   we
-	//	                              try: busy
-	//	closes its files: an event
-	//	                              watch; try: busy
-	//	loses its lock                wait for an event
-	next, delay := echo, step
-	for event, claimed := false, false; ; {
-		if err := e.try(r, mode); err != errBusy {
-			return err
-		}
-		if event && !claimed && !r.ReaderPreference {
-			claimed = true
-			defer e.table.system.Claim(e.id)()
-		}
-		if mode == Exclusive && !r.ReaderPreference && e.file != nil {
-			if err := e.file.Gate(false); err != nil {
-				return err
-			}
-		}
-		event = watch.Wait(ctx, jitter(min(next, delay)))
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case event:
-			next = echo
-		case next < delay:
-			next *= 2
-		default:
-			delay = min(delay+step, limit)
-		}
-	}
-}
-
-// A timer is a watch that sees nothing.
-type timer struct{}
-
-func (timer) Wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-	return false
-}
-
-func (timer) Complete() bool { return false }
-func (timer) Stop()          {}
-
-// jitter shortens d by up to a half. Tries at fixed times could miss for ever a lock that is
-// free at fixed times.
-func jitter(d time.Duration) time.Duration {
-	return d - rand.N(d/2+1)
+	e.patrolLater()
 }
 
 // release gives one hold back, and with the last one hands the lock on in this process or
@@ -467,7 +290,7 @@ func (e *entry) release(path string) error {
 		e.queue.pop()
 		e.holders = 1
 		if next.request.Path == path {
-			next.settle(named)
+			next.settle(grantedNamed)
 		} else {
 			next.settle(granted)
 		}
@@ -604,7 +427,7 @@ func (e *entry) leave(w *waiter) {
 	}
 	e.table.mu.Unlock()
 	switch w.state {
-	case granted, named:
+	case granted, grantedNamed:
 		_ = e.release("")
 	case leading:
 		e.stepDown()

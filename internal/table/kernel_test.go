@@ -340,6 +340,8 @@ func (d *descriptor) Gated() (gated bool, err error) {
 	return gated, err
 }
 
+func (d *descriptor) Quiet(Mode) bool { return false }
+
 func (d *descriptor) Downgrade() error {
 	return d.call("downgrade", always, func() error {
 		d.check("downgraded")

@@ -85,6 +85,10 @@ type File interface {
 	// Gated reports whether another process has the gate.
 	Gated() (bool, error)
 
+	// Quiet reports whether one who keeps mode out may let go of the lock and keep the file
+	// open, as nobody does who uses this module.
+	Quiet(mode Mode) bool
+
 	// Downgrade makes an exclusive lock a shared one. There is no instant at
 	// which another process could lock the file exclusively.
 	Downgrade() error
@@ -106,8 +110,7 @@ type Watch interface {
 	// after d or when ctx is done. It may be wrong, or return early.
 	Wait(ctx context.Context, d time.Duration) bool
 
-	// Complete reports whether all who release the lock as this module does make
-	// an event, so that hardly anything is left to polling.
+	// Complete reports whether all who close the file make an event.
 	Complete() bool
 
 	Stop()
@@ -197,77 +200,53 @@ func (t *Table) acquire(ctx context.Context, r *Request, mode Mode, try bool) (H
 		if err := ctx.Err(); err != nil {
 			return Hold{}, err
 		}
-		e, named, err := t.enter(ctx, r, mode, try, first)
-		switch {
-		case err == errStale:
-			continue
-		case err != nil:
-			return Hold{}, err
-		case named:
-			return Hold{e}, nil
+		e, w, err := t.enter(ctx, r, mode, try, first)
+		if w != nil {
+			w.wait(ctx) // here, and not further down: see there
+			err = e.served(ctx, w)
 		}
-
-		// The name may have come to mean another file at any time before we
-		// had the lock. Who replaces a file under a lock and who locks the
-		// new one would then both be inside:
-		//
-		//	we                        others
-		//	open a, which is inode 1
-		//	                          lock inode 1, remove a, unlock
-		//	lock inode 1
-		//	                          create a, which is inode 2; lock it
-		//
-		// So look again, now that whoever plays by the rules has to wait.
-		named, err = t.system.Names(r.Path, e.id)
-		if named {
+		switch err {
+		case nil:
 			return Hold{e}, nil
-		}
-		// An error of this unlock says nothing about the file that the path
-		// names now.
-		_ = e.release("")
-		if err != nil {
+		case errStale:
+		default:
 			return Hold{}, err
 		}
 	}
 }
 
-// enter gets the lock of the file that r.Path seems to name, and reports whether it is known
-// that it did when the lock was had.
-func (t *Table) enter(ctx context.Context, r *Request, mode Mode, try, first bool) (*entry, bool, error) {
-	// A file is seldom replaced: what the path named last time it still
-	// names, and acquire looks after the fact. That saves a look before it
-	// where the file is open and the lock to be had at once. It is worth no
-	// wait: behind a file that the path does not name any more we could wait
-	// for ever.
+// enter gets the lock of the file that r.Path names, or queues, as [entry.enter] does.
+func (t *Table) enter(ctx context.Context, r *Request, mode Mode, try, first bool) (*entry, *waiter, error) {
+	// A file is seldom replaced: what the path named last time it still names, and confirm
+	// looks after the fact. That saves a look before it where the file is open and the lock
+	// to be had at once. It is worth no wait: behind a file that the path does not name any
+	// more we could wait for ever.
 	t.mu.Lock()
 	if e := t.entries[r.last]; first && e != nil {
-		if named, err := e.enter(ctx, r, mode, try, false); err != errStale {
-			return e, named, err
+		if w, err := e.enter(ctx, r, mode, try, false); err != errStale {
+			return e, w, err
 		}
 	} else {
 		t.mu.Unlock()
 	}
 
 	id, err := t.system.Identify(r.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = t.create(ctx, r, mode)
-		if err == nil || err == ErrLeased {
-			err = errStale
-		}
-	}
 	if err != nil {
-		return nil, false, err
+		if errors.Is(err, fs.ErrNotExist) {
+			err = t.create(ctx, r, mode)
+		}
+		return nil, nil, err
 	}
 
 	t.mu.Lock()
 	r.last = id
 	e := t.entry(id)
-	named, err := e.enter(ctx, r, mode, try, true)
-	return e, named, err
+	w, err := e.enter(ctx, r, mode, try, true)
+	return e, w, err
 }
 
-// create makes the file of r, or waits for the goroutine that is about it:
-// else each of a thousand goroutines that find it missing would open it.
+// create makes the file of r, or waits for the goroutine that is about it: else each of a
+// thousand goroutines that find it missing would open it. Then it returns errStale.
 func (t *Table) create(ctx context.Context, r *Request, mode Mode) error {
 	t.mu.Lock()
 	if done := t.creating[r.Path]; done != nil {
@@ -276,7 +255,7 @@ func (t *Table) create(ctx context.Context, r *Request, mode Mode) error {
 		case <-done:
 		case <-ctx.Done():
 		}
-		return nil // the caller looks again, at ctx too
+		return errStale // who starts over looks at ctx too
 	}
 	done := make(chan struct{})
 	t.creating[r.Path] = done
@@ -291,6 +270,9 @@ func (t *Table) create(ctx context.Context, r *Request, mode Mode) error {
 	delete(t.creating, r.Path)
 	t.mu.Unlock()
 	close(done)
+	if err == nil || err == ErrLeased {
+		err = errStale
+	}
 	return err
 }
 

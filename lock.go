@@ -47,8 +47,8 @@
 // back for it, for up to 2 ms each time.
 //
 // Thousands of goroutines that wait for one lock file cost the process one descriptor of
-// it and at most one thread. On Linux there is one descriptor more for all lock files,
-// while somebody waits.
+// it and at most one thread. On Linux there are up to two descriptors more for all lock
+// files, while somebody waits.
 //
 // # The lock file
 //

@@ -257,6 +257,7 @@ func (e *entry) lead(ctx context.Context, r *Request, mode Mode, try bool) error
 		e.turnEnds = time.Now().Add(e.turn)
 	}
 	r.last = e.id
+	e.table.lastPath, e.table.lastID = r.Path, e.id
 	e.hold(mode)
 	e.table.mu.Unlock()
 	return e.confirm(r)

@@ -153,6 +153,8 @@ type Table struct {
 	mu       sync.Mutex
 	entries  map[ID]*entry
 	creating map[string]chan struct{} // closed when the attempt is over
+	lastPath string                   // that a lock was had by,
+	lastID   ID                       // and of which file
 }
 
 // New returns an empty table. A process must have one per System: two know
@@ -222,6 +224,9 @@ func (t *Table) enter(ctx context.Context, r *Request, mode Mode, try, first boo
 	// to be had at once. It is worth no wait: behind a file that the path does not name any
 	// more we could wait for ever.
 	t.mu.Lock()
+	if r.last == (ID{}) && r.Path == t.lastPath {
+		r.last = t.lastID // a handle is new, but hardly ever its path
+	}
 	if e := t.entries[r.last]; first && e != nil {
 		if w, err := e.enter(ctx, r, mode, try, false); err != errStale {
 			return e, w, err

@@ -13,8 +13,8 @@ import (
 )
 
 // idle is for how long the process keeps an inotify instance and watches that nobody needs any
-// more. To remove a watch and to close an instance takes the kernel up to 10 ms, and both may well
-// be needed again until then.
+// more, or somewhat longer. To remove a watch and to close an instance takes the kernel up to
+// 10 ms, and both may well be needed again until then.
 const idle = 20 * time.Millisecond
 
 // Closing is what releases a lock, or comes with it. The link count of a file
@@ -27,12 +27,13 @@ const mask = unix.IN_CLOSE_WRITE | unix.IN_CLOSE_NOWRITE |
 // costs half as much again as the rest of a hand-off.
 var process struct {
 	sync.Mutex
-	file     *os.File // nil when there is no instance
-	fd       int      // of file
-	watches  map[int32][]*Watch
-	sweeping bool       // a sweep will come
-	reading  bool       // somebody reads, or has been told to
-	buf      [4096]byte // of the one who reads; no event here has a name
+	file    *os.File // nil when there is no instance
+	fd      int      // of file
+	watches map[int32][]*Watch
+	reading bool       // somebody reads, or has been told to
+	buf     [4096]byte // of the one who reads; no event here has a name
+	sweeper *time.Timer
+	until   time.Time // when the last Wait ends, if there is no event
 }
 
 // A Watch is one waiter's interest in one file.
@@ -41,6 +42,7 @@ type Watch struct {
 	event    chan struct{} // nil if there are none
 	read     chan struct{} // it is this one's turn to read
 	waiting  bool          // for that; process protects it
+	woken    bool          // the last Wait has seen an event
 	complete bool
 }
 
@@ -61,7 +63,7 @@ func New(fd int) *Watch {
 	}
 	wd, err := unix.InotifyAddWatch(process.fd, "/proc/self/fd/"+strconv.Itoa(fd), mask)
 	if err != nil {
-		sweepLater()
+		sweepAfter(idle)
 		return new(Watch)
 	}
 	w := &Watch{
@@ -85,8 +87,10 @@ func (w *Watch) Stop() {
 	if i := slices.Index(ws, w); i >= 0 {
 		process.watches[w.wd] = slices.Delete(ws, i, i+1)
 	}
-	if len(process.watches[w.wd]) == 0 {
-		sweepLater()
+	// To set a timer to a time before all others makes the runtime start another thread for it.
+	// One who has been woken most likely has the lock now, and no time for that.
+	if !w.woken {
+		sweepAfter(idle)
 	}
 }
 
@@ -98,15 +102,24 @@ func (w *Watch) Wait(ctx context.Context, d time.Duration) bool {
 	}
 	deadline := time.Now().Add(d)
 	process.Lock()
-	if !process.reading {
-		process.reading = true
-		process.Unlock()
-		return w.readUntil(ctx, deadline)
+	if process.until.Before(deadline) {
+		process.until = deadline
+		sweepAfter(d + idle)
 	}
-	w.waiting = true
+	read := !process.reading
+	process.reading, w.waiting = true, !read
 	process.Unlock()
+	if read {
+		w.woken = w.readUntil(ctx, deadline)
+	} else {
+		w.woken = w.waitUntil(ctx, deadline)
+	}
+	return w.woken
+}
 
-	timer := time.NewTimer(d)
+// waitUntil waits for something for w, while another one reads.
+func (w *Watch) waitUntil(ctx context.Context, deadline time.Time) bool {
+	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	event, read := false, false
 	select {
@@ -205,18 +218,18 @@ func notify(ws []*Watch) {
 	}
 }
 
-// sweepLater makes sweep come. The lock is held.
-func sweepLater() {
-	if !process.sweeping {
-		process.sweeping = true
-		time.AfterFunc(idle, sweep)
+// sweepAfter makes sweep come. The lock is held.
+func sweepAfter(d time.Duration) {
+	if process.sweeper == nil {
+		process.sweeper = time.AfterFunc(d, sweep)
+	} else {
+		process.sweeper.Reset(d)
 	}
 }
 
 // sweep removes the watches that nobody has any more, and the instance with the last.
 func sweep() {
 	process.Lock()
-	process.sweeping = false
 	for wd, w := range process.watches {
 		if len(w) == 0 {
 			delete(process.watches, wd)
@@ -225,11 +238,15 @@ func sweep() {
 		}
 	}
 	f := process.file
-	if f == nil || len(process.watches) > 0 {
+	if len(process.watches) > 0 {
+		sweepAfter(max(0, time.Until(process.until)) + idle)
+		f = nil
+	}
+	if f == nil {
 		process.Unlock()
 		return
 	}
-	process.file = nil
+	process.file, process.until = nil, time.Time{}
 	process.Unlock()
 	_ = f.Close()
 }

@@ -268,3 +268,19 @@ func TestOverflow(t *testing.T) {
 	touch(paths[2]) // whose event is lost
 	w.mustSee(t)
 }
+
+// A watch that was woken leaves the sweep to the timer of its last Wait, and that comes however
+// short that Wait was beside an earlier one.
+func TestSweepAfterAnEvent(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	for _, d := range []time.Duration{50 * time.Millisecond, time.Millisecond} {
+		w := watch(t, path)
+		open(t, path).Close()
+		for !w.Wait(t.Context(), d) { // it may return early
+		}
+		w.Stop()
+		for instances(t) > 0 { // for ever, if it does not go
+			time.Sleep(time.Millisecond)
+		}
+	}
+}

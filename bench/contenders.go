@@ -1,0 +1,225 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/alexflint/go-filemutex"
+	"github.com/gofrs/flock"
+	"github.com/juju/mutex/v2"
+	"github.com/rogpeppe/go-internal/lockedfile"
+	"golang.org/x/sys/unix"
+
+	"github.com/go-fasteners/fasteners"
+)
+
+// A contender is one way to lock a file between processes.
+type contender struct {
+	name   string
+	kind   kind
+	module string // it is in, for its version
+	// open returns a handle, which has a Close method if it has something to close.
+	// That of a library for Python is in worker.py.
+	open func(path string) (fasteners.Locker, error)
+
+	cancellable bool // a wait can be ended; elsewhere Acquire ignores its context
+	guards      bool // goroutines that share a handle exclude each other
+	handoffOnly bool // polls too seldom to tell anything else
+}
+
+type kind int
+
+const (
+	goLibrary kind = iota
+	pythonLibrary
+	systemCall
+	noLock // only waits, which shows what the runtime costs
+)
+
+// Those that are referred to.
+const (
+	oursName         = "fasteners"
+	gofrsLockName    = "gofrs/flock Lock"
+	gofrsPollName    = "gofrs/flock TryLockContext 10 ms"
+	lockedfileName   = "lockedfile"
+	jujuName         = "juju/mutex"
+	blockingCallName = "F_OFD_SETLKW, open descriptor"
+	sleepName        = "goroutines that sleep"
+)
+
+var contenders = []*contender{
+	{name: oursName, open: openOurs, cancellable: true, guards: true},
+	{name: "fasteners, context.Background()", open: openUncancellable, guards: true},
+	{name: gofrsLockName, module: "github.com/gofrs/flock", open: openGofrs},
+	{name: gofrsPollName, module: "github.com/gofrs/flock", open: openGofrs10, cancellable: true},
+	{name: "gofrs/flock TryLockContext 678 ms", module: "github.com/gofrs/flock", open: openGofrs678, cancellable: true, handoffOnly: true},
+	{name: lockedfileName, module: "github.com/rogpeppe/go-internal", open: openLockedfile, guards: true},
+	{name: "go-filemutex", module: "github.com/alexflint/go-filemutex", open: openFilemutex},
+	{name: jujuName, module: "github.com/juju/mutex/v2", open: openJuju, cancellable: true, guards: true},
+	{name: blockingCallName, kind: systemCall, open: openDescriptor},
+	{name: "F_OFD_SETLKW, open and close", kind: systemCall, open: openEachTime},
+	{name: "Python fasteners", kind: pythonLibrary, module: "fasteners", cancellable: true},
+	{name: "Python filelock", kind: pythonLibrary, module: "filelock", cancellable: true},
+	{name: "Python portalocker", kind: pythonLibrary, module: "portalocker", cancellable: true},
+	{name: sleepName, kind: noLock, open: openSleep, cancellable: true},
+}
+
+// Handles are pointers or as small as one, so that to make them an interface allocates
+// nothing, which would be counted as theirs.
+
+func openOurs(path string) (fasteners.Locker, error) {
+	return fasteners.NewInterProcessLock(path), nil
+}
+
+// uncancellable is this library where the kernel may do the waiting.
+type uncancellable struct{ *fasteners.InterProcessLock }
+
+func openUncancellable(path string) (fasteners.Locker, error) {
+	return uncancellable{fasteners.NewInterProcessLock(path)}, nil
+}
+
+func (l uncancellable) Acquire(context.Context) error {
+	return l.InterProcessLock.Acquire(context.Background())
+}
+
+type gofrs struct{ *flock.Flock }
+
+func openGofrs(path string) (fasteners.Locker, error) { return gofrs{flock.New(path)}, nil }
+func (l gofrs) Acquire(context.Context) error         { return l.Lock() }
+func (l gofrs) Release() error                        { return l.Unlock() }
+
+func (l gofrs) poll(ctx context.Context, delay time.Duration) error {
+	ok, err := l.TryLockContext(ctx, delay)
+	if err == nil && !ok {
+		err = errors.New("not locked")
+	}
+	return err
+}
+
+type gofrs10 struct{ gofrs }
+
+func openGofrs10(path string) (fasteners.Locker, error) { return gofrs10{gofrs{flock.New(path)}}, nil }
+func (l gofrs10) Acquire(ctx context.Context) error     { return l.poll(ctx, 10*time.Millisecond) }
+
+// gofrs678 has the delay of its README's example.
+type gofrs678 struct{ gofrs }
+
+func openGofrs678(path string) (fasteners.Locker, error) {
+	return gofrs678{gofrs{flock.New(path)}}, nil
+}
+func (l gofrs678) Acquire(ctx context.Context) error { return l.poll(ctx, 678*time.Millisecond) }
+
+type lockedFile struct {
+	lockedfile.Mutex
+	unlock func() // of the holder
+}
+
+func openLockedfile(path string) (fasteners.Locker, error) {
+	return &lockedFile{Mutex: lockedfile.Mutex{Path: path}}, nil
+}
+
+func (l *lockedFile) Acquire(context.Context) error {
+	unlock, err := l.Lock()
+	if err == nil {
+		l.unlock = unlock
+	}
+	return err
+}
+
+func (l *lockedFile) Release() error { l.unlock(); return nil }
+
+type fileMutex struct{ *filemutex.FileMutex }
+
+func openFilemutex(path string) (fasteners.Locker, error) {
+	m, err := filemutex.New(path)
+	return fileMutex{m}, err
+}
+
+func (l fileMutex) Acquire(context.Context) error { return l.Lock() }
+func (l fileMutex) Release() error                { return l.Unlock() }
+
+// juju locks a file of that name in $TMPDIR, which start sets to the directory of path.
+type juju struct {
+	name   string
+	holder mutex.Releaser
+}
+
+func openJuju(path string) (fasteners.Locker, error) { return &juju{name: filepath.Base(path)}, nil }
+
+func (l *juju) Acquire(ctx context.Context) error {
+	holder, err := mutex.Acquire(mutex.Spec{Name: l.name, Clock: systemClock{}, Delay: time.Millisecond, Cancel: ctx.Done()})
+	if err == nil {
+		l.holder = holder
+	}
+	return err
+}
+
+func (l *juju) Release() error { l.holder.Release(); return nil }
+
+type systemClock struct{}
+
+func (systemClock) Now() time.Time                         { return time.Now() }
+func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+// descriptor is the lock of an open file description: what does more takes longer.
+type descriptor int
+
+func openDescriptor(path string) (fasteners.Locker, error) {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o666)
+	return descriptor(fd), err
+}
+
+func (fd descriptor) Acquire(context.Context) error {
+	for {
+		err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLKW, &unix.Flock_t{Type: unix.F_WRLCK})
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+func (fd descriptor) Release() error {
+	return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK})
+}
+
+func (fd descriptor) Close() error { return unix.Close(int(fd)) }
+
+// eachTime is a descriptor that is open only while the lock is wanted or held.
+type eachTime struct {
+	path string
+	held fasteners.Locker
+}
+
+func openEachTime(path string) (fasteners.Locker, error) { return &eachTime{path: path}, nil }
+
+func (l *eachTime) Acquire(ctx context.Context) error {
+	fd, err := openDescriptor(l.path)
+	if err != nil {
+		return err
+	}
+	l.held = fd
+	return fd.Acquire(ctx)
+}
+
+func (l *eachTime) Release() error {
+	return errors.Join(l.held.Release(), closeHandle(l.held))
+}
+
+// sleep never gets anything.
+type sleep struct{}
+
+func openSleep(string) (fasteners.Locker, error) { return sleep{}, nil }
+func (sleep) Acquire(ctx context.Context) error  { <-ctx.Done(); return ctx.Err() }
+func (sleep) Release() error                     { return nil }
+
+func closeHandle(l fasteners.Locker) error {
+	if c, ok := l.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}

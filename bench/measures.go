@@ -1,0 +1,356 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+)
+
+// measures are all that is measured, in the order of the report.
+var measures = []struct {
+	name string
+	take func(*bench) *result
+}{
+	{"uncontended", uncontended},
+	{"goroutines", ownHandles},
+	{"shared", sharedHandle},
+	{"processes", processes},
+	{"handoff", handoff},
+	{"cpu", cpuOfWaiting},
+	{"waiters12k", waiters12k},
+	{"waiters100k", waiters100k},
+	{"allocs", allocations},
+}
+
+// Who can take part in a measure.
+func anyLock(c *contender) bool       { return c.kind != noLock && !c.handoffOnly }
+func goLock(c *contender) bool        { return anyLock(c) && c.kind != pythonLibrary }
+func goLibraryLock(c *contender) bool { return anyLock(c) && c.kind == goLibrary }
+
+// uncontended is acquire and release when nobody else wants the lock.
+func uncontended(b *bench) *result {
+	r := b.newResult(anyLock, 1)
+	defer r.leave()
+	s := b.slice.Seconds()
+	interleave(r.entrants, b.rounds, requests(request{Do: "pairs", Seconds: s}, request{Do: "pairs", Seconds: s, Fresh: true}))
+
+	r.title = "Acquire and release, nobody else wants the lock"
+	for i, how := range handles {
+		time := median(only(i, perPair))
+		gofrs := r.bestGofrs(time, math.Min)
+		r.column(how, time, duration)
+		r.ratioColumn(time, gofrs)
+		r.column("its CPU time", median(only(i, cpuPerPair)), duration)
+		r.compare(how, time, "≤", []float64{0.55, 1.15}[i], gofrs, duration)
+	}
+	return r
+}
+
+// ownHandles is eight goroutines that compete through handles of their own.
+func ownHandles(b *bench) *result {
+	r := b.goroutines(goLock, false)
+	r.title = "8 goroutines of one process, a handle each"
+	gofrs := r.bestGofrs(median(rate), math.Max)
+	r.rateColumns(gofrs)
+	r.compare("", median(rate), "≥", 2.5, gofrs, perSecond)
+	return r
+}
+
+// sharedHandle is the same with one handle for all.
+func sharedHandle(b *bench) *result {
+	r := b.goroutines(goLibraryLock, true)
+	r.title = "8 goroutines of one process, one handle for all"
+	r.text = "Who loses updates does not exclude goroutines that share a handle: how fast that is means nothing."
+	lockedfile := r.named(lockedfileName)
+	r.rateColumns(lockedfile)
+	r.compare("", median(rate), "≥", 2.5, lockedfile, perSecond)
+	r.require("updates lost", worst(lost), "≤", 0, percent)
+	return r
+}
+
+func (b *bench) goroutines(takes func(*contender) bool, shared bool) *result {
+	r := b.newResult(takes, 1)
+	defer r.leave()
+	interleave(r.entrants, b.rounds, requests(request{Do: "goroutines", N: 8, Shared: shared, Seconds: b.slice.Seconds()}))
+	return r
+}
+
+func (r *result) rateColumns(to *entrant) {
+	r.column("pairs a second", median(rate), perSecond)
+	r.ratioColumn(median(rate), to)
+	r.column("CPU time of a pair", median(cpuPerPair), duration)
+	r.column("updates lost", worst(lost), percent)
+}
+
+// processes is four processes that compete.
+func processes(b *bench) *result {
+	r := b.newResult(anyLock, 4)
+	defer r.leave()
+	interleave(r.entrants, b.rounds, func(e *entrant) ([]reply, error) {
+		counter := e.path + ".count"
+		if err := os.WriteFile(counter, make([]byte, 8), 0o666); err != nil {
+			return nil, err
+		}
+		round, err := e.together(request{Do: "count", Seconds: 2 * b.slice.Seconds()})
+		if err != nil {
+			return nil, err
+		}
+		n, err := os.ReadFile(counter)
+		if err != nil {
+			return nil, err
+		}
+		round[0].Lost = int64(pairs(round)) - int64(binary.NativeEndian.Uint64(n))
+		return round, nil
+	})
+
+	r.title = "4 processes add to one counter"
+	r.text = "Each round has a process that got the least of what was its share, a quarter, and a longest wait: here are the medians of these."
+	polls, blocks := r.named(gofrsPollName), r.named(gofrsLockName)
+	r.rateColumns(polls)
+	r.column("share of the slowest", median(leastShare), percent)
+	r.column("longest wait", median(longestWait), duration)
+	r.ratioColumn(median(longestWait), blocks)
+	r.compare("", median(rate), "≥", 1.4, polls, perSecond)
+	r.require("share of the slowest process", median(leastShare), "≥", 0.7, percent)
+	r.compare("longest wait", median(longestWait), "≤", 3, blocks, duration)
+	return r
+}
+
+// handoff is from just before a process releases the lock until another one, which has
+// waited for it all the time, has it.
+func handoff(b *bench) *result {
+	r := b.newResult(func(c *contender) bool { return c.kind != noLock }, 2)
+	defer r.leave()
+	handOff := func(e *entrant) ([]reply, error) {
+		holder, waiter := e.processes[0], e.processes[1]
+		holder.call(request{Do: "acquire"})
+		waiter.send(request{Do: "acquire"})
+		// Who polls, does so at fixed times: holds of one length would always end at
+		// the same time before the next try.
+		released := holder.call(request{Do: "release", Settle: b.hold.Seconds() * (1 + rand.Float64()/4)}).At
+		acquired := waiter.receive(patience).At
+		waiter.call(request{Do: "release"})
+		if err := e.failure(); err != nil {
+			return nil, err
+		}
+		if acquired < released {
+			return nil, errors.New("acquired while another process had it")
+		}
+		return []reply{{Nanos: acquired - released}}, nil
+	}
+	// Those that poll seldom take long, and a few of their hand-offs tell enough.
+	var often, seldom []*entrant
+	for _, e := range r.entrants {
+		if e.handoffOnly || e.kind == pythonLibrary {
+			seldom = append(seldom, e)
+		} else {
+			often = append(often, e)
+		}
+	}
+	for range max(1, b.handoffs/5) {
+		interleave(often, 5, handOff)
+		interleave(seldom, 1, handOff)
+	}
+
+	r.title = fmt.Sprintf("Hand-off between two processes after a hold of %s", length(b.hold))
+	r.text = "From just before the call that releases the lock until the other process has it."
+	call := r.named(blockingCallName)
+	r.column("median", median(nanos), duration)
+	r.ratioColumn(median(nanos), call)
+	p99 := atQuantile(0.99, nanos)
+	r.column("p90", atQuantile(0.9, nanos), duration)
+	r.column("p99", p99, duration)
+	r.ratioColumn(p99, call)
+	r.column("hand-offs", func(e *entrant) float64 { return float64(len(each(e, nanos))) }, number)
+	r.compare("median", median(nanos), "≤", 1.5, call, duration)
+	r.compare("p99", p99, "≤", 3, call, duration)
+	return r
+}
+
+// cpuOfWaiting is what a process takes to wait for a lock that does not come.
+func cpuOfWaiting(b *bench) *result {
+	r := b.newResult(func(c *contender) bool { return c.cancellable && !c.handoffOnly }, 0)
+	interleave(r.entrants, b.waits, func(e *entrant) ([]reply, error) {
+		// At the same time: it takes long, and they do little.
+		rounds, errs := make([][]reply, len(few)), make([]error, len(few))
+		var all sync.WaitGroup
+		for i, n := range few {
+			all.Go(func() {
+				rounds[i], errs[i] = b.letWait(e.contender, request{N: n, Seconds: b.wait.Seconds()}, false)
+			})
+		}
+		all.Wait()
+		return slices.Concat(rounds...), errors.Join(errs...)
+	})
+
+	r.title = fmt.Sprintf("CPU time of a process that waits for %s", length(b.wait))
+	r.text = "User and system time, from before the first goroutine (or thread) asks for the lock, each with a deadline and a handle of its own."
+	for i, n := range few {
+		what := plural(n, "goroutine")
+		time := median(only(i, cpuTime))
+		r.column(what, time, duration)
+		r.require(what, time, "≤", []float64{3e6, 6e6}[i], duration)
+	}
+	return r
+}
+
+var few = []int{1, 100}
+
+// letWait lets goroutines of a new process wait, as r says, for a lock that another process
+// holds. If they are to be served, there is a second reply, to that.
+func (b *bench) letWait(c *contender, r request, serve bool) ([]reply, error) {
+	e := b.enter(c, 2)
+	defer e.leave()
+	if e.err != nil {
+		return nil, e.err
+	}
+	holder, waiter := e.processes[0], e.processes[1]
+	if c.kind != noLock {
+		holder.call(request{Do: "acquire"})
+	}
+	r.Do = "wait"
+	round := []reply{waiter.call(r)}
+	if serve && c.kind != noLock {
+		released := holder.call(request{Do: "release"}).At
+		all := waiter.call(request{Do: "serve", Seconds: b.serve.Seconds()})
+		if all.Served == int64(r.N) {
+			all.Nanos = all.At - released
+		}
+		round = append(round, all)
+	}
+	return round, e.failure()
+}
+
+// manyWaiters is how goroutines of one process wait, and then have the lock one after the
+// other.
+func manyWaiters(b *bench, n int, takes func(*contender) bool) *result {
+	r := b.newResult(takes, 0)
+	interleave(r.entrants, b.waits, func(e *entrant) ([]reply, error) {
+		return b.letWait(e.contender, request{N: n, Settle: b.settle.Seconds(), Seconds: b.settle.Seconds()}, true)
+	})
+	r.title = plural(n, "goroutine") + " of one process wait, a handle each"
+	r.text = "Threads, CPU and resident memory of the process while they wait; added is what it did not have before." +
+		" Then the lock is released, and each of them gets it and releases it."
+	r.column("threads", median(only(0, threads)), number)
+	r.column("CPU", median(only(0, load)), percent)
+	r.column("memory", median(only(0, memory)), megabytes)
+	r.column("added", median(only(0, added)), megabytes)
+	r.column("got the lock", median(served), number)
+	r.column("in", median(servedIn), duration)
+	return r
+}
+
+// waiters12k are more than the 10,000 threads that the Go runtime allows.
+func waiters12k(b *bench) *result {
+	r := manyWaiters(b, b.many[0], func(c *contender) bool { return goLock(c) || c.kind == noLock })
+	r.require("threads", median(only(0, threads)), "≤", 16, number)
+	r.require("CPU", median(only(0, load)), "≤", 0.02, percent)
+	r.require("memory of the process", median(only(0, memory)), "≤", 40e6, megabytes)
+	r.require("memory added", median(only(0, added)), "≤", 40e6, megabytes)
+	r.require("all get the lock in", median(servedIn), "≤", 300e6, duration)
+	return r
+}
+
+// waiters100k is for those where a waiter neither needs a thread nor polls.
+func waiters100k(b *bench) *result {
+	r := manyWaiters(b, b.many[1], func(c *contender) bool {
+		return c.name == oursName || c.name == jujuName || c.kind == noLock
+	})
+	r.require("got the lock", median(served), "≥", float64(b.many[1]), number)
+	return r
+}
+
+// allocations are counted per acquire and release.
+func allocations(b *bench) *result {
+	r := b.newResult(goLock, 1)
+	defer r.leave()
+	interleave(r.entrants, b.waits, requests(request{Do: "allocs", N: 5000}, request{Do: "allocs", N: 5000, Fresh: true}))
+	r.title = "Allocations per acquire and release"
+	for i, how := range handles {
+		n := median(only(i, allocs))
+		r.column(how, n, exactly)
+		r.require(how, n, "≤", []float64{2, 5}[i], exactly)
+	}
+	return r
+}
+
+var handles = []string{"one handle", "new handle each time"}
+
+// What the replies of a round amount to.
+
+// only is f of one of them.
+func only(i int, f func([]reply) float64) func([]reply) float64 {
+	return func(round []reply) float64 { return f(round[i : i+1]) }
+}
+
+func pairs(round []reply) (n float64) {
+	for _, r := range round {
+		n += float64(r.Pairs)
+	}
+	return n
+}
+
+func cpuTime(round []reply) (ns float64) {
+	for _, r := range round {
+		ns += float64(r.CPU)
+	}
+	return ns
+}
+
+func rate(round []reply) (perSecond float64) {
+	for _, r := range round {
+		perSecond += float64(r.Pairs) / float64(r.Nanos) * 1e9
+	}
+	return perSecond
+}
+
+func leastShare(round []reply) float64 {
+	least := math.Inf(1)
+	for _, r := range round {
+		least = min(least, float64(r.Pairs))
+	}
+	return least / (pairs(round) / float64(len(round)))
+}
+
+func longestWait(round []reply) (ns float64) {
+	for _, r := range round {
+		ns = max(ns, float64(r.Longest))
+	}
+	return ns
+}
+
+func lost(round []reply) float64       { return float64(round[0].Lost) / pairs(round) }
+func cpuPerPair(round []reply) float64 { return cpuTime(round) / pairs(round) }
+func perPair(round []reply) float64    { return nanos(round) / pairs(round) }
+func nanos(round []reply) float64      { return float64(round[0].Nanos) }
+func allocs(round []reply) float64     { return round[0].Allocs }
+func threads(round []reply) float64    { return float64(round[0].Threads) }
+func memory(round []reply) float64     { return float64(round[0].Memory) }
+func added(round []reply) float64      { return float64(round[0].Memory - round[0].Idle) }
+func load(round []reply) float64       { return cpuTime(round) / nanos(round) }
+
+// served and servedIn are of the second reply of letWait, if there is one.
+
+func served(round []reply) float64 {
+	if len(round) < 2 {
+		return math.NaN()
+	}
+	return float64(round[1].Served)
+}
+
+func servedIn(round []reply) float64 {
+	switch {
+	case len(round) < 2:
+		return math.NaN()
+	case round[1].Nanos == 0:
+		return math.Inf(1)
+	}
+	return float64(round[1].Nanos)
+}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math"
@@ -70,10 +71,25 @@ func TestRun(t *testing.T) {
 		}
 	})
 	t.Run("report", func(t *testing.T) {
-		text := report(b, results)
+		pictures, err := drawAll(b, results)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := report(b, results, pictures)
 		for _, r := range results {
 			if !strings.Contains(text, "\n## "+r.title+"\n") {
 				t.Errorf("the report lacks %q", r.title)
+			}
+		}
+		if len(pictures) != 3 {
+			t.Errorf("%d pictures", len(pictures))
+		}
+		for _, p := range pictures {
+			if !strings.Contains(text, "]("+p.file+")") {
+				t.Errorf("the report does not show %s", p.file)
+			}
+			if n := len(p.svg); n > 60_000 || !bytes.Contains(p.svg, []byte(">"+oursName+"</text>")) {
+				t.Errorf("%s has %d bytes, or no row of this library", p.file, n)
 			}
 		}
 	})
@@ -123,7 +139,7 @@ func TestAbsent(t *testing.T) {
 	defer func(p string) { python = p }(python)
 	python = "/nonexistent/python3"
 	b := newBench(tiny, t.TempDir())
-	text := report(b, nil)
+	text := report(b, nil, nil)
 	for _, c := range contenders {
 		if c.kind == pythonLibrary && !strings.Contains(text, "Without "+c.name+" (") {
 			t.Errorf("not named as absent: %s", c.name)

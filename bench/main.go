@@ -5,6 +5,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -24,7 +25,7 @@ func main() {
 func run() error {
 	short := flag.Bool("quick", false, "measure for a short time, for a first look")
 	only := flag.String("only", "", "take only the measures whose names match `regexp`")
-	out := flag.String("o", "results", "`directory` for report.md")
+	out := flag.String("o", "results", "`directory` for report.md and the pictures")
 	dir := flag.String("dir", os.TempDir(), "`directory` for the lock files")
 	flag.Parse()
 	plan := full
@@ -51,10 +52,17 @@ func run() error {
 		}
 	}
 
-	text := report(b, results)
+	// From here on, an error is no reason to lose what has been measured.
+	pictures, err := drawAll(b, results)
+	text := report(b, results, pictures)
 	fmt.Print(text)
-	if err := os.MkdirAll(*out, 0o777); err != nil {
-		return err
+	write := func(name string, content []byte) {
+		err = errors.Join(err, os.WriteFile(filepath.Join(*out, name), content, 0o666))
 	}
-	return os.WriteFile(filepath.Join(*out, "report.md"), []byte(text), 0o666)
+	err = errors.Join(err, os.MkdirAll(*out, 0o777))
+	write("report.md", []byte(text))
+	for _, p := range pictures {
+		write(p.file, p.svg)
+	}
+	return err
 }

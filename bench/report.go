@@ -107,7 +107,7 @@ func holds(v float64, op string, limit float64) bool {
 }
 
 // report writes a run as Markdown.
-func report(b *bench, results map[string]*result) string {
+func report(b *bench, results map[string]*result, pictures []picture) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "# Locks between processes, measured\n\n%s\n\n## Targets\n\n", b.circumstances())
 	var rows [][]string
@@ -128,6 +128,9 @@ func report(b *bench, results map[string]*result) string {
 		}
 	}
 	markdown(&s, []string{"", oursName, "target", ""}, rows)
+	for _, p := range pictures {
+		fmt.Fprintf(&s, "\n![%s](%s)\n", p.title, p.file)
+	}
 	for _, m := range measures {
 		if r := results[m.name]; r != nil {
 			r.write(&s)

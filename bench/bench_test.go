@@ -33,6 +33,9 @@ var tiny = plan{
 func TestRun(t *testing.T) {
 	b := newBench(tiny, t.TempDir())
 	for _, a := range b.absent {
+		if os.Getenv("FASTENERS_TEST_STRICT") != "" {
+			t.Error("without", a)
+		}
 		t.Log("without", a)
 	}
 	results := map[string]*result{}

@@ -42,9 +42,9 @@
 // that cannot be done, such as [context.Background], the operating system does the
 // waiting.
 //
-// A waiter that is woken and finds that another process was faster is passed by each
-// process that uses this package once more at most, wherever events do wake it: they stand
-// back for it, for up to 2 ms each time.
+// Where waiters are woken, nobody waits for ever because others are faster: one that was
+// passed, and again 5 ms later, is passed by each process that uses this package once more
+// at most. They stand back for it, for up to 2 ms each time.
 //
 // Thousands of goroutines that wait for one lock file cost the process one descriptor of
 // it and at most one thread. On Linux there are up to two descriptors more for all lock

@@ -154,10 +154,12 @@ func (f *file) Quiet(mode table.Mode) bool {
 
 // Close does not try again after EINTR: by then the descriptor may be another one's.
 func (f *file) Close() error {
-	if err := unix.Close(f.FD); err != unix.EINTR {
-		return err
+	err := unix.Close(f.FD)
+	wake.Tidy()
+	if err == unix.EINTR {
+		return nil
 	}
-	return nil
+	return err
 }
 
 func (f *file) Watch() table.Watch { return wake.New(f.FD) }

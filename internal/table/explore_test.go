@@ -146,6 +146,7 @@ type hold struct {
 
 func (r *run) run() {
 	r.kernel = newKernel(path)
+	r.kernel.claims = true
 	r.kernel.sched = func(c *call) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -159,7 +160,7 @@ func (r *run) run() {
 			p := &proc{kernel: r.kernel, pid: len(procs), classic: r.classic}
 			procs = append(procs, p)
 			table := New(p, time.Millisecond)
-			table.minTurn, table.maxTurn = r.turn, r.turn
+			table.minTurn, table.maxTurn, table.grace = r.turn, r.turn, 0
 			tables = append(tables, table)
 		}
 	}

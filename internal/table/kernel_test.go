@@ -18,6 +18,7 @@ type kernel struct {
 	sched func(*call)
 
 	silent bool // there are no events
+	claims bool // without a grace
 
 	mu     sync.Mutex
 	names  map[string]*inode
@@ -258,7 +259,7 @@ func (d *descriptor) Try(mode Mode) (ok bool, err error) {
 
 // lock locks the file. Who has a claim is passed once at most by each process: with the descriptor
 // that it had, not with one that it opens afterwards. That is if it gets to run within patience,
-// and so only if the scheduler sees to that.
+// as the scheduler sees to.
 func (d *descriptor) lock(mode Mode) {
 	d.ino.locks[d.owner()] = mode
 	d.ino.locked[d.proc] = d.now
@@ -268,7 +269,7 @@ func (d *descriptor) lock(mode Mode) {
 			claim.by[d.proc] = d
 		case d:
 		default:
-			if d.sched != nil && p != d.proc && !p.dead {
+			if d.kernel.claims && p != d.proc && !p.dead {
 				d.fault("process %d passes the claim of process %d again", d.pid, p.pid)
 			}
 		}
@@ -392,7 +393,7 @@ func (e *events) Complete() bool { return true }
 
 func (e *events) Wait(ctx context.Context, d time.Duration) bool {
 	e.mu.Lock()
-	if e.lost && e.ino.claims[e.proc] == nil && !e.dead {
+	if e.kernel.claims && e.lost && e.ino.claims[e.proc] == nil && !e.dead {
 		e.fault("process %d has been passed, and makes no claim", e.pid)
 	}
 	e.mu.Unlock()

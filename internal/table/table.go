@@ -145,8 +145,8 @@ type Table struct {
 	// lock may be kept for the next acquire.
 	linger time.Duration
 
-	// minTurn and maxTurn are the constants, but for tests.
-	minTurn, maxTurn time.Duration
+	// These are the constants, but for tests.
+	minTurn, maxTurn, grace time.Duration
 
 	// mu protects all that follows, and in each entry what is said there. It
 	// is never held during a system call.
@@ -165,6 +165,7 @@ func New(system System, linger time.Duration) *Table {
 		linger:   linger,
 		minTurn:  minTurn,
 		maxTurn:  maxTurn,
+		grace:    grace,
 		entries:  make(map[ID]*entry),
 		creating: make(map[string]chan struct{}),
 	}

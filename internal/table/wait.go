@@ -16,8 +16,8 @@ import (
 // dozens of times before the other one runs at all. When nobody comes for several times it is
 // alone, and its turns get longer.
 //
-// One who was woken and yet lost claims the lock, for which everybody stands back who comes
-// later, with one goroutine or many:
+// One who was woken and yet lost, and that again after a grace, claims the lock. Everybody who comes
+// later stands back for that, with one goroutine or many:
 //
 //	we                 A                  B
 //	wait               holds              waits
@@ -28,14 +28,17 @@ import (
 //	                                      unlocks, closes
 //	wake up, lock      stands back        sees the claim
 //
-// So whoever waits is passed by each of the others once at most, as long as it gets to run within
-// patience. It is not longer as the one with the claim can be stopped.
+// So whoever waits is from then on passed by each of the others once at most, as long as it gets to
+// run within patience. That is not longer as the one with the claim can be stopped. There is a
+// grace because the lock is idle from its release until one who has slept has it, and busy all the
+// time where those who are awake take turns.
 const (
 	minTurn   = time.Millisecond
 	maxTurn   = 10 * time.Millisecond
 	standBack = 200 * time.Microsecond
 	alone     = 4 // times that nobody came
 	patience  = 2 * time.Millisecond
+	grace     = 5 * time.Millisecond
 )
 
 // lock gets the kernel's lock. The caller has the token.
@@ -180,11 +183,15 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 	//	                              watch; try: busy
 	//	loses its lock                wait for an event
 	next, delay := echo, r.Delay
+	var passed time.Time // when it was, first
 	for event, claimed := false, false; ; {
 		if err := e.try(r, mode); err != errBusy {
 			return err
 		}
-		if event && !claimed && !r.ReaderPreference {
+		if event && passed.IsZero() {
+			passed = time.Now()
+		}
+		if event && !claimed && time.Since(passed) >= e.table.grace && !r.ReaderPreference {
 			claimed = true
 			defer e.table.system.Claim(e.id)()
 		}
@@ -207,7 +214,7 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 		case event:
 			next = echo
 		case next < limit:
-			next *= 10
+			next *= 32
 		default:
 			delay = min(delay+r.Delay, r.MaxDelay)
 		}

@@ -7,15 +7,19 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// idle is for how long the process keeps an inotify instance and watches that nobody needs any
-// more, or somewhat longer. To remove a watch and to close an instance takes the kernel up to
-// 10 ms, and both may well be needed again until then.
+// For how long the process keeps an inotify instance and watches that nobody needs any more. To
+// remove a watch and to close an instance takes the kernel up to 10 ms, and both may well be needed
+// again soon.
 const idle = 20 * time.Millisecond
+
+// late is for how long where there was no time to set a timer. It is a variable for a test.
+var late = 10 * time.Second
 
 // Closing is what releases a lock, or comes with it. The link count of a file
 // that is removed or replaced changes, which is IN_ATTRIB.
@@ -60,6 +64,7 @@ func New(fd int) *Watch {
 		// Non-blocking, so that reading costs no thread.
 		process.file = os.NewFile(uintptr(instance), "inotify")
 		process.watches = make(map[int32][]*Watch)
+		sweepAfter(late)
 	}
 	wd, err := unix.InotifyAddWatch(process.fd, "/proc/self/fd/"+strconv.Itoa(fd), mask)
 	if err != nil {
@@ -87,9 +92,23 @@ func (w *Watch) Stop() {
 	if i := slices.Index(ws, w); i >= 0 {
 		process.watches[w.wd] = slices.Delete(ws, i, i+1)
 	}
-	// To set a timer to a time before all others makes the runtime start another thread for it.
-	// One who has been woken most likely has the lock now, and no time for that.
-	if !w.woken {
+	// To set a timer to a time before all others makes the runtime wake another thread for it.
+	// One who was woken most likely has the lock now, and no time for that.
+	if w.woken {
+		kept.Store(true)
+	} else {
+		sweepAfter(idle)
+	}
+}
+
+// kept says that a watch which was woken has ended.
+var kept atomic.Bool
+
+// Tidy is for one who has released the lock, and has the time now.
+func Tidy() {
+	if kept.CompareAndSwap(true, false) {
+		process.Lock()
+		defer process.Unlock()
 		sweepAfter(idle)
 	}
 }
@@ -102,10 +121,6 @@ func (w *Watch) Wait(ctx context.Context, d time.Duration) bool {
 	}
 	deadline := time.Now().Add(d)
 	process.Lock()
-	if process.until.Before(deadline) {
-		process.until = deadline
-		sweepAfter(d + idle)
-	}
 	read := !process.reading
 	process.reading, w.waiting = true, !read
 	process.Unlock()
@@ -239,14 +254,14 @@ func sweep() {
 	}
 	f := process.file
 	if len(process.watches) > 0 {
-		sweepAfter(max(0, time.Until(process.until)) + idle)
+		sweepAfter(late)
 		f = nil
 	}
 	if f == nil {
 		process.Unlock()
 		return
 	}
-	process.file, process.until = nil, time.Time{}
+	process.file = nil
 	process.Unlock()
 	_ = f.Close()
 }

@@ -178,6 +178,7 @@ func TestInstanceGoes(t *testing.T) {
 		open(t, path).Close()
 		w.mustSee(t)
 		w.Stop()
+		Tidy()
 	}
 }
 
@@ -269,16 +270,19 @@ func TestOverflow(t *testing.T) {
 	w.mustSee(t)
 }
 
-// A watch that was woken leaves the sweep to the timer of its last Wait, and that comes however
-// short that Wait was beside an earlier one.
-func TestSweepAfterAnEvent(t *testing.T) {
+// A watch that was woken leaves the instance to Tidy, or else to a timer.
+func TestTidy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	for _, d := range []time.Duration{50 * time.Millisecond, time.Millisecond} {
+	defer func(d time.Duration) { late = d }(late)
+	late = 100 * time.Millisecond
+	for _, tidy := range []bool{true, false} {
 		w := watch(t, path)
 		open(t, path).Close()
-		for !w.Wait(t.Context(), d) { // it may return early
-		}
+		w.mustSee(t)
 		w.Stop()
+		if tidy {
+			Tidy()
+		}
 		for instances(t) > 0 { // for ever, if it does not go
 			time.Sleep(time.Millisecond)
 		}

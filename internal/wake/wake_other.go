@@ -22,3 +22,6 @@ func (w *Watch) Wait(ctx context.Context, d time.Duration) bool { return wait(ct
 
 // Stop ends the watch. Nobody may be in Wait.
 func (w *Watch) Stop() {}
+
+// Tidy is for one who has released the lock: there is nothing to do.
+func Tidy() {}

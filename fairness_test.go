@@ -262,13 +262,25 @@ func BenchmarkFairToBusyProcesses(b *testing.B) {
 		for _, l := range busy {
 			l.begin()
 		}
-		time.Sleep(10 * time.Second)
+		stalled := stall(10 * time.Second)
 		x, y := busy[0].finish(), busy[1].finish()
 		b.ReportMetric(100*float64(x.holds)/float64(x.holds+y.holds), "%-first")
 		b.ReportMetric(float64(x.holds+y.holds)/10, "holds/s")
 		mean := (x.mean + y.mean) / 2
 		b.ReportMetric(float64(max(x.longest, y.longest))/float64(mean), "longest/mean")
+		b.ReportMetric(float64(stalled)/float64(mean), "stall/mean")
 	}
+}
+
+// stall lets d pass, and returns for how long this process, which has next to nothing to do, could
+// not run when it wanted to. No lock makes up for that.
+func stall(d time.Duration) (longest time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		start := time.Now()
+		time.Sleep(time.Millisecond)
+		longest = max(longest, time.Since(start)-time.Millisecond)
+	}
+	return longest
 }
 
 // One process with 64 goroutines in a tight loop, another one with a single goroutine that

@@ -26,6 +26,27 @@ func gate(k *kernel, name string) (open func()) {
 	return func() { close(c) }
 }
 
+// goTry tries to get the lock, releases it if it has it, and says so.
+func goTry(table *Table, mode Mode) <-chan bool {
+	answer := make(chan bool, 1)
+	go func() {
+		h, ok, _ := table.Try(request(path), mode)
+		if ok {
+			_, _ = h.Release(path)
+		}
+		answer <- ok
+	}()
+	return answer
+}
+
+// heldByAnother locks the file as another process.
+func heldByAnother(t *testing.T, k *kernel) Hold {
+	t.Helper()
+	h, err := New(&proc{kernel: k, pid: 1}, 0).Acquire(t.Context(), request(path), Exclusive)
+	must(t, err)
+	return h
+}
+
 // A try that comes while a leader asks the kernel waits for the answer, and not longer: not
 // until the leader has the lock, and not until the leader gives it back.
 func TestTryWaitsForTheAnswerOnly(t *testing.T) {
@@ -369,16 +390,11 @@ func TestContextIsDone(t *testing.T) {
 func TestTryBesideAWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
-		h, err := New(&proc{kernel: k, pid: 1}, 0).Acquire(t.Context(), request(path), Exclusive)
-		must(t, err)
+		h := heldByAnother(t, k)
 		table := New(&proc{kernel: k}, 0)
 		ctx, cancel := context.WithCancel(t.Context())
 		acquire(ctx, table, Exclusive, func(Hold, error) {})
-		answer := make(chan bool, 1)
-		go func() {
-			_, ok, _ := table.Try(request(path), Exclusive)
-			answer <- ok
-		}()
+		answer := goTry(table, Exclusive)
 		synctest.Wait()
 		select {
 		case ok := <-answer:
@@ -389,7 +405,7 @@ func TestTryBesideAWaiter(t *testing.T) {
 			t.Error("the try waits")
 		}
 		cancel()
-		_, err = h.Release(path)
+		_, err := h.Release(path)
 		must(t, err)
 		synctest.Wait()
 	})
@@ -400,25 +416,17 @@ func TestTryBesideAWaiter(t *testing.T) {
 func TestTryMeetsARelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
-		other, err := New(&proc{kernel: k, pid: 1}, 0).Acquire(t.Context(), request(path), Exclusive)
-		must(t, err)
+		other := heldByAnother(t, k)
 		table := New(&proc{kernel: k}, 0)
 		holds := make(chan Hold, 1)
 		acquire(t.Context(), table, Exclusive, func(h Hold, err error) { must(t, err); holds <- h })
-		_, err = other.Release(path)
+		_, err := other.Release(path)
 		must(t, err)
 		h := <-holds
 		open := gate(k, "unlock")
 		go func() { _, _ = h.Release(path) }()
 		synctest.Wait()
-		answer := make(chan bool, 1)
-		go func() {
-			h, ok, _ := table.Try(request(path), Exclusive)
-			if ok {
-				_, _ = h.Release(path)
-			}
-			answer <- ok
-		}()
+		answer := goTry(table, Exclusive)
 		synctest.Wait()
 		open()
 		if !<-answer {
@@ -434,8 +442,7 @@ func TestTryMeetsARelease(t *testing.T) {
 func TestTryMeetsAnHeir(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
-		other, err := New(&proc{kernel: k, pid: 1}, 0).Acquire(t.Context(), request(path), Exclusive)
-		must(t, err)
+		other := heldByAnother(t, k)
 		table := New(&proc{kernel: k}, 0)
 		ctx, cancel := context.WithCancel(t.Context())
 		slow := &Request{Path: path, Delay: time.Hour, MaxDelay: time.Hour}
@@ -447,16 +454,9 @@ func TestTryMeetsAnHeir(t *testing.T) {
 		open := gate(k, "open")
 		cancel() // the reader leads, and opens
 		synctest.Wait()
-		_, err = other.Release(path)
+		_, err := other.Release(path)
 		must(t, err)
-		answer := make(chan bool, 1)
-		go func() {
-			h, ok, _ := table.Try(request(path), Shared)
-			if ok {
-				_, _ = h.Release(path)
-			}
-			answer <- ok
-		}()
+		answer := goTry(table, Shared)
 		synctest.Wait()
 		open()
 		if !<-answer {

@@ -42,13 +42,13 @@
 // that cannot be done, such as [context.Background], the operating system does the
 // waiting.
 //
-// Where waiters are woken, nobody waits for ever because others are faster: one that was
-// passed, and again 5 ms later, is passed by each process that uses this package once more
-// at most. They stand back for it, for up to 2 ms each time.
+// Where waiters are woken, others do not pass one for ever because they are faster: once it
+// was passed, and again 5 ms later, the processes that use this package stand back for it
+// before they wait or try themselves, for up to 2 ms each time.
 //
 // Thousands of goroutines that wait for one lock file cost the process one descriptor of
-// it and at most one thread. On Linux there are up to two descriptors more for all lock
-// files, while somebody waits.
+// it and at most one thread. On Linux there can be two descriptors more for all lock
+// files, while somebody waits and for a moment after that.
 //
 // # The lock file
 //
@@ -375,8 +375,11 @@ func (o option) apply(h *handle) { o(h) }
 // files on Linux, the tries are a backstop: a hundred times as far apart while the lock is
 // held by this package, and ten times else.
 //
-// A maxDelay below delay counts as delay. With a negative one of either acquiring the
-// lock fails, with the cause [fs.ErrInvalid].
+// These tries also find out that a directory above the lock file was replaced, which makes
+// no event.
+//
+// A maxDelay below delay counts as delay, and more than a day as a day. With a negative one of
+// either acquiring the lock fails, with the cause [fs.ErrInvalid].
 func WithPollInterval(delay, maxDelay time.Duration) Option {
 	return option(func(h *handle) {
 		if delay < 0 || maxDelay < 0 {
@@ -388,7 +391,9 @@ func WithPollInterval(delay, maxDelay time.Duration) Option {
 		if maxDelay == 0 {
 			maxDelay = 100 * time.Millisecond
 		}
-		h.request.Delay, h.request.MaxDelay = delay, max(delay, maxDelay)
+		const longest = 24 * time.Hour // so that no multiple of it is too much
+		delay = min(delay, longest)
+		h.request.Delay, h.request.MaxDelay = delay, min(max(delay, maxDelay), longest)
 	})
 }
 

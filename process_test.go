@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -1004,21 +1005,61 @@ func TestReplacedWhileInTheQueue(t *testing.T) {
 	if !filesCanBeReplacedWhileOpen {
 		t.Skip("an open file cannot be removed or moved here")
 	}
-	for _, behind := range []string{"holder here", "blocked leader"} {
+	for _, behind := range []string{"holder here", "blocked leader", "leader"} {
 		t.Run(behind, func(t *testing.T) {
 			path := lockPath(t)
-			if behind == "holder here" {
+			must(t, os.WriteFile(path, nil, 0o666))
+			other := path + ".other"
+			must(t, os.Link(path, other))
+			switch behind {
+			case "holder here":
+				h := sides(path)[0]
+				h.mustAcquire(t)
+				defer h.release()
+			case "blocked leader":
+				startHolder(t, path, "exclusive")
+				sides(path)[0].goAcquire(t, background)
+			case "leader":
+				startHolder(t, path, "exclusive")
+				sides(path)[0].goAcquire(t, cancellable(t))
+			}
+			// One by another name of the file, behind one by the first, who is not concerned.
+			done := sides(path)[0].goAcquire(t, cancellable(t))
+			by := sides(other)[0]
+			doneByOther := by.goAcquire(t, cancellable(t))
+			must(t, os.Remove(other))
+			must(t, <-doneByOther)
+			by.mustRelease(t)
+
+			if behind == "leader" {
+				return // who would be the first to have the new file
+			}
+			must(t, os.Rename(path, path+".old"))
+			sides(path)[0].mustTry(t, true) // who comes now gets it
+			must(t, <-done)
+		})
+	}
+}
+
+// Who never wants to poll says so with a very long interval.
+func TestLongestPollInterval(t *testing.T) {
+	for _, heldBy := range []string{"this process", "another process"} {
+		t.Run(heldBy, func(t *testing.T) {
+			path := lockPath(t)
+			if heldBy == "this process" {
 				h := sides(path)[0]
 				h.mustAcquire(t)
 				defer h.release()
 			} else {
-				startHolder(t, path, "exclusive")
-				sides(path)[0].goAcquire(t, background)
+				startHolder(t, path, "write")
 			}
-			done := sides(path)[0].goAcquire(t, cancellable(t))
-			must(t, os.Rename(path, path+".old"))
-			sides(path)[0].mustTry(t, true) // who comes now gets it
-			must(t, <-done)
+			ctx, cancel := context.WithTimeout(background, 50*time.Millisecond)
+			defer cancel()
+			for _, s := range sides(path, fasteners.WithPollInterval(math.MaxInt64, 0)) {
+				if err := s.acquire(ctx); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("error is %v", err)
+				}
+			}
 		})
 	}
 }

@@ -30,7 +30,10 @@ type entry struct {
 	strays   []File    // descriptors to close when the lock is free
 	expiry   *time.Timer
 	armed    bool // expiry will come
-	patrols  int  // how often patrol has come for this queue; 0 if it will not come
+
+	patroller *time.Timer
+	patrolIn  time.Duration // that it was set to, if it will come
+	patrols   int           // how often it has come for this queue
 
 	// These belong to whoever has the token, and table.mu protects them while
 	// nobody does.
@@ -189,24 +192,32 @@ func (e *entry) confirm(r *Request) error {
 	return err
 }
 
-// patrol looks after the head of the queue from time to time when nobody else does: who waits for
-// another goroutine hears nothing of other processes. One may have replaced the file, so that
-// nothing has to be waited for; and a writer that readers have to let pass may have given up.
+// patrol looks from time to time for what those who queue do not hear of. Another process may have
+// replaced the file, so that nothing has to be waited for, and under one of its names only; and a
+// writer that readers have to let pass may have given up.
 func (e *entry) patrol() {
 	e.table.mu.Lock()
-	w := e.queue.front()
-	if w == nil || !e.deaf() {
+	e.patrolIn = 0
+	first := e.queue.front()
+	if first == nil {
 		e.patrols = 0
 		e.table.mu.Unlock()
 		return
 	}
-	readers := e.holders > 0 && e.mode == Shared && w.mode == Shared
+	stales := map[string]bool{} // paths
+	for w := first; w != nil; w = w.next {
+		stales[w.request.Path] = false
+	}
+	readers := e.holders > 0 && e.mode == Shared && first.mode == Shared
 	if readers {
 		e.holders++ // so that the file stays open
 	}
 	e.table.mu.Unlock()
 
-	named, err := e.table.system.Names(w.request.Path, e.id)
+	for path := range stales {
+		named, err := e.table.system.Names(path, e.id)
+		stales[path] = !named && err == nil
+	}
 	gated := true
 	if readers {
 		if g, err := e.file.Gated(); err == nil {
@@ -215,35 +226,45 @@ func (e *entry) patrol() {
 	}
 
 	e.table.mu.Lock()
-	d := seldom * min(time.Duration(e.patrols)*w.request.Delay, w.request.MaxDelay)
-	if !named && err == nil && e.queue.front() == w { // it may have left
-		e.queue.remove(w)
-		w.settle(stale)
-		d = 0 // the next ones will hardly be better off
+	for w := e.queue.front(); w != nil; {
+		next := w.next
+		if stales[w.request.Path] {
+			e.queue.remove(w)
+			w.settle(stale)
+			gated = false // or else who has waited for w would have to wait for the next time
+		}
+		w = next
 	}
 	if !gated {
 		e.grantReaders()
 	}
-	e.patrolAfter(d)
+	e.patrols++
+	e.patrolLater()
 	e.table.mu.Unlock()
 	if readers {
 		_ = e.release("")
 	}
 }
 
-// deaf reports whether nobody looks out for events and tries again. table.mu is held.
-func (e *entry) deaf() bool { return e.holders > 0 || e.blocked }
-
-// patrolLater makes patrol come if there is something to look after. table.mu is held.
+// patrolLater makes patrol come, and rarely where a leader hears events. table.mu is held.
 func (e *entry) patrolLater() {
-	if w := e.queue.front(); w != nil && e.deaf() && e.patrols == 0 {
-		e.patrolAfter(seldom * w.request.Delay)
+	w := e.queue.front()
+	if w == nil {
+		return
 	}
-}
-
-func (e *entry) patrolAfter(d time.Duration) {
-	e.patrols++
-	time.AfterFunc(d, e.patrol)
+	d := hardly * min(time.Duration(e.patrols+1)*w.request.Delay, w.request.MaxDelay)
+	if e.holders > 0 || e.blocked {
+		d = d / hardly * seldom
+	}
+	switch {
+	case e.patrolIn > 0 && e.patrolIn <= d:
+		return
+	case e.patroller == nil:
+		e.patroller = time.AfterFunc(d, e.patrol)
+	default:
+		e.patroller.Reset(d)
+	}
+	e.patrolIn = d
 }
 
 // lead locks the file for the caller, who has the token, and gives up the token in any case.

@@ -546,3 +546,79 @@ func TestNothingLingersAfterAnError(t *testing.T) {
 		t.Error("the descriptor lingers")
 	}
 }
+
+// A claim of another process costs no more than a moment, and who has not even that tries at once.
+func TestClaimsKeepNobodyOut(t *testing.T) {
+	for _, limit := range []time.Duration{time.Millisecond, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			k := newKernel(path)
+			defer (&proc{kernel: k, pid: 1}).Claim(k.names[path].id)()
+			table := New(&proc{kernel: k}, 0)
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			start := time.Now()
+			h, err := table.Acquire(ctx, request(path), Exclusive)
+			must(t, err)
+			if d := time.Since(start); d != min(patience, d) || limit > patience && d != patience {
+				t.Errorf("with %v it took %v", limit, d)
+			}
+			_, err = h.Release(path)
+			must(t, err)
+			mustBeEmpty(t, table)
+		})
+	}
+}
+
+// A reader unlocks the file and keeps it open, for a writer of its process or for the next time.
+// That makes no event, and who comes next is kept out by the writer at the gate: he has to wake it.
+func TestWriterAtTheGateIsWoken(t *testing.T) {
+	for _, next := range []Mode{Shared, Exclusive} {
+		synctest.Test(t, func(t *testing.T) {
+			k := newKernel(path)
+			ours, theirs := New(&proc{kernel: k}, 10*time.Hour), New(&proc{kernel: k, pid: 1}, 0)
+			ours.minTurn = 10 * time.Hour
+			slow := func() *Request { return &Request{Path: path, Delay: time.Hour, MaxDelay: time.Hour} }
+			h, err := ours.Acquire(t.Context(), slow(), Shared)
+			must(t, err)
+			got := make(chan Hold, 1)
+			go func() {
+				h, err := theirs.Acquire(t.Context(), slow(), Exclusive)
+				if err != nil {
+					t.Error(err)
+				}
+				got <- h
+			}()
+			synctest.Wait()
+			time.Sleep(time.Hour) // its tries are rare by now
+			queued := func() {
+				go func() {
+					h, err := ours.Acquire(t.Context(), slow(), next)
+					if err == nil {
+						_, err = h.Release(path)
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				}()
+				synctest.Wait()
+			}
+			if next == Exclusive {
+				queued()
+			}
+			start := time.Now()
+			_, err = h.Release(path)
+			must(t, err)
+			if next == Shared {
+				queued()
+			}
+			h = <-got
+			if d := time.Since(start); d > 0 {
+				t.Errorf("%v: nobody held the lock for %v", next, d)
+			}
+			_, err = h.Release(path)
+			must(t, err)
+			time.Sleep(100 * time.Hour)
+			mustBeEmpty(t, ours)
+		})
+	}
+}

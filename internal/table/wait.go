@@ -29,9 +29,10 @@ import (
 //	wake up, lock      stands back        sees the claim
 //
 // So whoever waits is from then on passed by each of the others once at most, as long as it gets to
-// run within patience. That is not longer as the one with the claim can be stopped. There is a
-// grace because the lock is idle from its release until one who has slept has it, and busy all the
-// time where those who are awake take turns.
+// run, and they are done with their turns, within patience. That is not longer as the one with the
+// claim can be stopped. After that chance decides. There is a grace because the lock is idle from
+// its release until one who has slept has it, and busy all the time where those who are awake take
+// turns.
 const (
 	minTurn   = time.Millisecond
 	maxTurn   = 10 * time.Millisecond
@@ -49,7 +50,23 @@ func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) error
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := e.try(r, mode); err != errBusy || try {
+	kept := e.file != nil
+	err := e.try(r, mode)
+	if kept && err == errBusy && !try {
+		// It was unlocked and not closed, so that nobody has heard of it. One of those may be
+		// at the gate now, and keep us out:
+		//
+		//	we                        a writer
+		//	hold, as a reader
+		//	                          try: busy; lock the gate; wait for an event
+		//	unlock, and keep the file
+		//	try: busy, for the gate
+		if err := e.close(); err != nil {
+			return err
+		}
+		err = e.try(r, mode)
+	}
+	if err != errBusy || try {
 		return err
 	}
 
@@ -79,7 +96,7 @@ func (e *entry) wait(r *Request, mode Mode) (bool, error) {
 		e.table.mu.Unlock()
 	}()
 	if !r.ReaderPreference {
-		// Whether it has been passed it does not get to know.
+		// Whether it is passed it does not get to know.
 		defer e.table.system.Claim(e.id)()
 		if mode == Exclusive {
 			if err := e.file.Gate(true); err != nil {
@@ -98,9 +115,12 @@ func (e *entry) giveWay(ctx context.Context) {
 		e.standBack = false
 		least = standBack
 	}
+	// With less time than that it would never get as far as to try.
+	end, ok := ctx.Deadline()
+	hurried := ok && time.Until(end) < 2*patience
 	d := standBack
 	for waited := time.Duration(0); waited < patience && ctx.Err() == nil; waited += d {
-		if waited >= least && !e.table.system.Claimed(e.id) {
+		if waited >= least && (hurried || !e.table.system.Claimed(e.id)) {
 			return
 		}
 		if waited > 0 {

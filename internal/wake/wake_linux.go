@@ -37,7 +37,7 @@ var process struct {
 	reading bool       // somebody reads, or has been told to
 	buf     [4096]byte // of the one who reads; no event here has a name
 	sweeper *time.Timer
-	until   time.Time // when the last Wait ends, if there is no event
+	sweepAt time.Time // when it comes; zero if it does not
 }
 
 // A Watch is one waiter's interest in one file.
@@ -233,8 +233,14 @@ func notify(ws []*Watch) {
 	}
 }
 
-// sweepAfter makes sweep come. The lock is held.
+// sweepAfter makes sweep come, but not later than it would: those who come all the time would put
+// it off for ever. The lock is held.
 func sweepAfter(d time.Duration) {
+	at := time.Now().Add(d)
+	if !process.sweepAt.IsZero() && process.sweepAt.Before(at) {
+		return
+	}
+	process.sweepAt = at
 	if process.sweeper == nil {
 		process.sweeper = time.AfterFunc(d, sweep)
 	} else {
@@ -245,6 +251,7 @@ func sweepAfter(d time.Duration) {
 // sweep removes the watches that nobody has any more, and the instance with the last.
 func sweep() {
 	process.Lock()
+	process.sweepAt = time.Time{}
 	for wd, w := range process.watches {
 		if len(w) == 0 {
 			delete(process.watches, wd)

@@ -288,3 +288,18 @@ func TestTidy(t *testing.T) {
 		}
 	}
 }
+
+// Those who come all the time do not put the sweep off.
+func TestSweepIsNotPutOff(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	watch(t, path).Stop()
+	process.Lock()
+	at := process.sweepAt
+	process.Unlock()
+	watch(t, path).Stop()
+	process.Lock()
+	defer process.Unlock()
+	if process.sweepAt.After(at) && !at.Before(time.Now()) {
+		t.Errorf("it was to come at %v, and comes at %v", at, process.sweepAt)
+	}
+}

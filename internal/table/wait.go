@@ -222,9 +222,9 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 		}
 		limit := delay
 		if watch.Complete() {
-			limit *= hardly
-			if e.file.Quiet(mode) {
-				limit = seldom * delay
+			limit = seldom * delay
+			if next > limit && !e.file.Quiet(mode) {
+				limit = hardly * delay
 			}
 		}
 		event = watch.Wait(ctx, jitter(min(next, limit)))

@@ -87,6 +87,24 @@ func python(t *testing.T) func(args ...string) *exec.Cmd {
 	return nil
 }
 
+// Python's readers stand at the gate: while one is inside, a writer of ours that waits cannot keep
+// others out.
+func TestPythonReadersAtTheGate(t *testing.T) {
+	command := python(t)
+	path := lockPath(t)
+	inside := start(t, command("hold", path, "read"))
+	inside.expect("waiting")
+	inside.expect("held")
+	w := startHelper(t, "hold", path, "write", "cancellable")
+	w.expect("waiting")
+	for range 5 { // to start Python takes longer than the writer's first tries
+		start(t, command("try", path, "read")).expect("true")
+		sides(path)[1].mustTry(t, true)
+	}
+	inside.release()
+	w.expect("held")
+}
+
 func TestPairsWithPython(t *testing.T) {
 	command := python(t)
 	for i, ours := range []string{"exclusive", "read", "write"} {

@@ -622,3 +622,47 @@ func TestWriterAtTheGateIsWoken(t *testing.T) {
 		})
 	}
 }
+
+// A reader among writers in a tight loop waits for two of their turns, the grace, and a turn of each
+// at most. This kernel lets all who are woken run at once, so that chance decides where claims do not.
+func TestReaderAmongWriters(t *testing.T) {
+	const n, hold = 4, 100 * time.Microsecond
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		ctx, cancel := context.WithCancel(t.Context())
+		var tables []*Table
+		for pid := range n {
+			table := New(&proc{kernel: k, pid: pid}, time.Millisecond)
+			tables = append(tables, table)
+			go func() {
+				for {
+					h, err := table.Acquire(ctx, request(path), Exclusive)
+					if err != nil {
+						return
+					}
+					time.Sleep(hold)
+					_, _ = h.Release(path)
+				}
+			}()
+		}
+		reader := New(&proc{kernel: k, pid: n}, time.Millisecond)
+		longest := time.Duration(0)
+		for range 500 {
+			start := time.Now()
+			h, err := reader.Acquire(t.Context(), request(path), Shared)
+			must(t, err)
+			longest = max(longest, time.Since(start))
+			_, err = h.Release(path)
+			must(t, err)
+			time.Sleep(jitter(5 * time.Millisecond))
+		}
+		t.Logf("at most %v", longest)
+		if bound := grace + (2+n)*(time.Millisecond+2*hold); longest > bound {
+			t.Errorf("a reader waited for %v, more than %v", longest, bound)
+		}
+		cancel()
+		for _, table := range append(tables, reader) {
+			mustBeEmpty(t, table)
+		}
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/go-fasteners/fasteners/internal/table"
 )
@@ -41,3 +42,4 @@ func isPermission(error) bool { return false }
 
 func (*system) Claim(table.ID) (drop func()) { return func() {} }
 func (*system) Claimed(table.ID) bool        { return false }
+func (*system) Sleep(time.Duration)          {}

@@ -81,6 +81,7 @@ func (*system) create(path string, perm fs.FileMode) (table.File, table.ID, erro
 
 func (*system) Claim(id table.ID) (drop func()) { return claim.Make(id.Volume, id.File) }
 func (*system) Claimed(id table.ID) bool        { return claim.Made(id.Volume, id.File) }
+func (*system) Sleep(d time.Duration)           { wake.Sleep(d) }
 
 func isPermission(err error) bool {
 	return err == unix.EACCES || err == unix.EPERM || err == unix.EROFS

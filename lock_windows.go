@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/windows"
 
@@ -74,6 +75,7 @@ func (*system) create(path string, perm fs.FileMode) (table.File, table.ID, erro
 
 func (*system) Claim(id table.ID) (drop func()) { return claim.Make(id.Volume, id.File) }
 func (*system) Claimed(id table.ID) bool        { return claim.Made(id.Volume, id.File) }
+func (*system) Sleep(d time.Duration)           { wake.Sleep(d) }
 
 func isPermission(err error) bool {
 	return err == windows.ERROR_ACCESS_DENIED || err == windows.ERROR_WRITE_PROTECT

@@ -200,6 +200,8 @@ func (p *proc) Claimed(id ID) (claimed bool) {
 	return claimed
 }
 
+func (p *proc) Sleep(d time.Duration) { time.Sleep(d) }
+
 // descriptor opens path. A path that says "read-only" can be opened for one mode at a time.
 func (p *proc) descriptor(path string, mode Mode) (*descriptor, ID) {
 	d := &descriptor{proc: p, ino: p.names[path]}

@@ -61,6 +61,9 @@ type System interface {
 
 	// Claimed reports whether another process has such a claim.
 	Claimed(ID) bool
+
+	// Sleep is time.Sleep, but exact to a fraction of a millisecond.
+	Sleep(time.Duration)
 }
 
 // A File is one open descriptor of a lock file. Only Watch's channel is used

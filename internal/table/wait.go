@@ -127,9 +127,9 @@ func (e *entry) giveWay(ctx context.Context) {
 			d = min(2*d, patience-waited)
 		}
 		start := time.Now()
-		timer{}.Wait(ctx, d)
-		// Who sleeps for longer than he wanted may have missed that somebody came.
-		if waited < least && time.Since(start) < 2*standBack {
+		e.table.system.Sleep(d)
+		// Who sleeps for longer than he wanted may have missed the turn of somebody else.
+		if waited < least && time.Since(start) < minTurn {
 			if e.missed++; e.missed > alone {
 				e.turn = min(2*e.turn, e.table.maxTurn)
 			}

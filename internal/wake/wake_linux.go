@@ -273,6 +273,14 @@ func sweep() {
 	_ = f.Close()
 }
 
+// Sleep is time.Sleep, but exact. The runtime waits for timers by epoll_wait(2), in whole
+// milliseconds: see BenchmarkSleep.
+func Sleep(d time.Duration) {
+	left := unix.NsecToTimespec(d.Nanoseconds())
+	for unix.Nanosleep(&left, &left) == unix.EINTR {
+	}
+}
+
 // Complete reports whether all who close the file make an event: nobody but processes of this
 // machine can have opened it.
 func (w *Watch) Complete() bool { return w.complete }

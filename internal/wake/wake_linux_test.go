@@ -303,3 +303,17 @@ func TestSweepIsNotPutOff(t *testing.T) {
 		t.Errorf("it was to come at %v, and comes at %v", at, process.sweepAt)
 	}
 }
+
+func BenchmarkSleep(b *testing.B) {
+	const d = 200 * time.Microsecond
+	b.Run("ours", func(b *testing.B) {
+		for b.Loop() {
+			Sleep(d)
+		}
+	})
+	b.Run("time", func(b *testing.B) {
+		for b.Loop() {
+			time.Sleep(d)
+		}
+	})
+}

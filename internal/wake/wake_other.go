@@ -20,6 +20,9 @@ func (w *Watch) Complete() bool { return false }
 // done, or earlier.
 func (w *Watch) Wait(ctx context.Context, d time.Duration) bool { return wait(ctx, d, nil) }
 
+// Sleep is time.Sleep.
+func Sleep(d time.Duration) { time.Sleep(d) }
+
 // Stop ends the watch. Nobody may be in Wait.
 func (w *Watch) Stop() {}
 

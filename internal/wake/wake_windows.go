@@ -64,6 +64,9 @@ func (w *Watch) Wait(ctx context.Context, d time.Duration) bool { return wait(ct
 // programs.
 func (w *Watch) Complete() bool { return false }
 
+// Sleep is time.Sleep.
+func Sleep(d time.Duration) { time.Sleep(d) }
+
 // Stop ends the watch, and reports whether it has had a Signal, which then no other watch has had.
 func (w *Watch) Stop() bool {
 	if w.event == 0 {

@@ -163,7 +163,11 @@ func (f *file) Close() error {
 	return err
 }
 
-func (f *file) Watch() table.Watch { return wake.New(f.FD) }
+func (f *file) Watch() table.Watch {
+	w := wake.New(f.FD)
+	f.Local = w.Complete()
+	return w
+}
 
 func stat(path string, st *unix.Stat_t) error {
 	for {

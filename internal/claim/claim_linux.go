@@ -29,7 +29,7 @@ func Make(volume, file uint64) (drop func()) {
 		if err != nil {
 			return func() {}
 		}
-		process.null = fcntl.Descriptor{FD: fd}
+		process.null = fcntl.Descriptor{FD: fd, Local: true}
 	}
 	process.claims++
 	r := at(volume, file)
@@ -52,7 +52,7 @@ func Made(volume, file uint64) bool {
 		return false
 	}
 	defer unix.Close(fd)
-	d := fcntl.Descriptor{FD: fd}
+	d := fcntl.Descriptor{FD: fd, Local: true}
 	typ, _, err := d.Test(unix.F_WRLCK, at(volume, file))
 	return err == nil && typ == unix.F_RDLCK
 }

@@ -29,7 +29,12 @@ var Whole = Range{0, 0}
 // A Descriptor is an open file to lock. Its methods may be used by one goroutine
 // at a time.
 type Descriptor struct {
-	FD      int
+	FD int
+
+	// Local may be set when the file is known to be on a file system of this machine, where
+	// all but Wait returns at once.
+	Local bool
+
 	classic bool // the file system does not know the other form
 }
 
@@ -76,22 +81,22 @@ func (d *Descriptor) Classic() bool {
 func (d *Descriptor) call(ofd, classic int, lk *unix.Flock_t, r Range) error {
 	lk.Whence, lk.Start, lk.Len = io.SeekStart, r.Start, r.Len
 	if !d.Classic() {
-		err := retry(d.FD, ofd, lk)
+		err := d.retry(ofd, lk)
 		if err != unix.EINVAL {
 			return err
 		}
 		// Not flock(2), which neither form sees.
 		d.classic = true
 	}
-	return retry(d.FD, classic, lk)
+	return d.retry(classic, lk)
 }
 
 // retry calls fcntl(2) again for as long as a signal has cut it short. The
 // runtime installs its handlers with SA_RESTART, but other code of the program
 // may install some without.
-func retry(fd, cmd int, lk *unix.Flock_t) error {
+func (d *Descriptor) retry(cmd int, lk *unix.Flock_t) error {
 	for {
-		err := unix.FcntlFlock(uintptr(fd), cmd, lk)
+		err := fcntl(d.FD, cmd, lk, d.Local && cmd != setlkwOFD && cmd != unix.F_SETLKW)
 		if err != unix.EINTR {
 			return err
 		}

@@ -37,6 +37,7 @@ func TestForms(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	for _, classic := range []bool{false, true} {
 		a, b := open(t, path), open(t, path)
+		a.Local = true // which changes no outcome
 		b.classic = classic
 		left, right := Range{0, 10}, Range{10, 0}
 		for _, test := range []struct {

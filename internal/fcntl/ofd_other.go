@@ -2,6 +2,8 @@
 
 package fcntl
 
+import "golang.org/x/sys/unix"
+
 // No command has this number: F_DUPFD, which is 0, is none that locks.
 const (
 	none      = 0
@@ -9,3 +11,8 @@ const (
 	setlkOFD  = none
 	setlkwOFD = none
 )
+
+// fcntl is fcntl(2). Quick means that the call is known to return at once.
+func fcntl(fd, cmd int, lk *unix.Flock_t, quick bool) error {
+	return unix.FcntlFlock(uintptr(fd), cmd, lk)
+}

@@ -666,3 +666,50 @@ func TestReaderAmongWriters(t *testing.T) {
 		}
 	})
 }
+
+// Who waits for a file that loses its name starts over on the new one: at once where that makes an
+// event, and else before long, even if others close the file so often that no other try comes.
+func TestNameGoesToAnotherFile(t *testing.T) {
+	for _, moved := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			k := newKernel(path)
+			heldByAnother(t, k)
+			old := k.names[path]
+			table := New(&proc{kernel: k}, 0)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			slow := &Request{Path: path, Delay: time.Hour, MaxDelay: time.Hour}
+			go func() {
+				h, err := table.Acquire(ctx, slow, Exclusive)
+				if err == nil {
+					_, err = h.Release(path)
+				}
+				done <- err
+			}()
+			time.Sleep(time.Hour) // its tries are rare by now
+
+			k.mu.Lock()
+			k.create(path)
+			k.mu.Unlock()
+			events := 1
+			if !moved {
+				events = 2 * dozen
+			}
+			for range events {
+				time.Sleep(100 * time.Microsecond)
+				k.mu.Lock()
+				k.event(old, moved)
+				k.mu.Unlock()
+				synctest.Wait()
+			}
+			if len(done) == 0 {
+				t.Errorf("moved %v: after %d events it waits for the old file", moved, events)
+			}
+			cancel()
+			if err := <-done; err != nil && !t.Failed() {
+				t.Error(err)
+			}
+			mustBeEmpty(t, table)
+		})
+	}
+}

@@ -85,13 +85,14 @@ func (k *kernel) unlink(path string) {
 		delete(k.names, path)
 		k.now++
 		ino.removed = k.now
-		k.event(ino)
+		k.event(ino, true)
 	}
 }
 
-func (k *kernel) event(ino *inode) {
+func (k *kernel) event(ino *inode, moved bool) {
 	for _, d := range k.open {
 		if d.ino == ino && d.watch != nil {
+			d.moved = d.moved || moved
 			select {
 			case d.watch <- struct{}{}:
 			default:
@@ -218,6 +219,7 @@ type descriptor struct {
 	ino   *inode
 	only  Mode // if not 0, all that it permits
 	watch chan struct{}
+	moved bool // an event was that of a name
 	woken bool // by an event
 	lost  bool // and was not fast enough
 }
@@ -352,7 +354,7 @@ func (d *descriptor) Downgrade() error {
 			d.fault("what is not locked exclusively is downgraded")
 		}
 		d.ino.locks[d.owner()] = Shared
-		d.event(d.ino)
+		d.event(d.ino, false)
 		return nil
 	})
 }
@@ -365,7 +367,7 @@ func (d *descriptor) Close() error {
 		}
 		d.drop()
 		d.kernel.open = slices.DeleteFunc(d.kernel.open, func(o *descriptor) bool { return o == d })
-		d.event(d.ino)
+		d.event(d.ino, false)
 		return nil
 	})
 }
@@ -382,13 +384,21 @@ func (d *descriptor) Watch() Watch {
 	if d.silent {
 		return timer{}
 	}
-	d.watch, d.woken, d.lost = make(chan struct{}, 1), false, false
+	d.watch, d.moved, d.woken, d.lost = make(chan struct{}, 1), false, false, false
 	return &events{d, d.watch}
 }
 
 type events struct {
 	*descriptor
 	c chan struct{}
+}
+
+func (e *events) Moved() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	moved := e.moved
+	e.moved = false
+	return moved
 }
 
 func (e *events) Complete() bool { return true }
@@ -425,7 +435,7 @@ func (p *proc) kill() (reap func()) {
 	p.dead = true
 	for _, d := range slices.Clone(p.open) {
 		if d.proc == p {
-			p.event(d.ino)
+			p.event(d.ino, false)
 		}
 	}
 	return func() {

@@ -113,6 +113,10 @@ type Watch interface {
 	// after d or when ctx is done. It may be wrong, or return early.
 	Wait(ctx context.Context, d time.Duration) bool
 
+	// Moved reports whether an event since the last call may mean that the file has another
+	// name now, or none.
+	Moved() bool
+
 	// Complete reports whether all who close the file make an event.
 	Complete() bool
 

@@ -51,7 +51,7 @@ func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) error
 		return err
 	}
 	kept := e.file != nil
-	err := e.try(r, mode)
+	err := e.try(r, mode, true)
 	if kept && err == errBusy && !try {
 		// It was unlocked and not closed, so that nobody has heard of it. One of those may be
 		// at the gate now, and keep us out:
@@ -64,7 +64,7 @@ func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) error
 		if err := e.close(); err != nil {
 			return err
 		}
-		err = e.try(r, mode)
+		err = e.try(r, mode, true)
 	}
 	if err != errBusy || try {
 		return err
@@ -137,10 +137,10 @@ func (e *entry) giveWay(ctx context.Context) {
 	}
 }
 
-// try asks the kernel once, with a descriptor that it opens if there is none. It returns
-// errBusy only if the path names the file of this entry: behind another one it is not worth
-// to wait.
-func (e *entry) try(r *Request, mode Mode) error {
+// try asks the kernel once, with a descriptor that it opens if there is none. One who looks gets
+// errBusy only if the path names the file of this entry: behind another one it is not worth to
+// wait.
+func (e *entry) try(r *Request, mode Mode, look bool) error {
 	if e.file != nil && !e.file.Permits(mode) {
 		if err := e.close(); err != nil {
 			return err
@@ -166,6 +166,9 @@ func (e *entry) try(r *Request, mode Mode) error {
 	if ok || err != nil {
 		return err
 	}
+	if !look {
+		return errBusy
+	}
 	named, err := e.table.system.Names(r.Path, e.id)
 	switch {
 	case err != nil:
@@ -177,8 +180,13 @@ func (e *entry) try(r *Request, mode Mode) error {
 }
 
 // echo is when to try again after an event that brought nothing: a process that dies closes
-// its files first and loses its locks a moment later.
+// its files first and loses its locks a moment later. It gets longer with each, up to a dozen:
+// among many who wait another event comes before long, and to wake up is dear.
 const echo = time.Millisecond
+
+// Of a dozen events that bring nothing, one is taken to look at the name too. A directory above the
+// file may have been replaced, which makes no event.
+const dozen = 12
 
 // By how much tries are rarer where they are a backstop. To wake up for one costs a process up to
 // a millisecond of its runtime's own work.
@@ -203,15 +211,19 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 	//	                              watch; try: busy
 	//	loses its lock                wait for an event
 	next, delay := echo, r.Delay
-	var passed time.Time // when it was, first
+	passed := 0         // how often it was woken for nothing,
+	var since time.Time // and from when on
 	for event, claimed := false, false; ; {
-		if err := e.try(r, mode); err != errBusy {
+		look := !event || watch.Moved() || passed%dozen == dozen-1
+		if err := e.try(r, mode, look); err != errBusy {
 			return err
 		}
-		if event && passed.IsZero() {
-			passed = time.Now()
+		if event {
+			if passed++; passed == 1 {
+				since = time.Now()
+			}
 		}
-		if event && !claimed && time.Since(passed) >= e.table.grace && !r.ReaderPreference {
+		if event && !claimed && time.Since(since) >= e.table.grace && !r.ReaderPreference {
 			claimed = true
 			defer e.table.system.Claim(e.id)()
 		}
@@ -232,7 +244,7 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case event:
-			next = echo
+			next = echo * time.Duration(1+min(passed, dozen))
 		case next < limit:
 			next *= 32
 		default:
@@ -254,6 +266,7 @@ func (timer) Wait(ctx context.Context, d time.Duration) bool {
 	return false
 }
 
+func (timer) Moved() bool    { return false }
 func (timer) Complete() bool { return false }
 func (timer) Stop()          {}
 

@@ -8,7 +8,9 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,8 +25,10 @@ var late = 10 * time.Second
 
 // Closing is what releases a lock, or comes with it. The link count of a file
 // that is removed or replaced changes, which is IN_ATTRIB.
-const mask = unix.IN_CLOSE_WRITE | unix.IN_CLOSE_NOWRITE |
-	unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF
+const (
+	closed = unix.IN_CLOSE_WRITE | unix.IN_CLOSE_NOWRITE
+	moved  = unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF
+)
 
 // Instances are scarce, 128 per user by default, so a process has one. Those who wait read it, one
 // at a time: a goroutine that does nothing else would be woken first, and wake them then, which
@@ -32,7 +36,8 @@ const mask = unix.IN_CLOSE_WRITE | unix.IN_CLOSE_NOWRITE |
 var process struct {
 	sync.Mutex
 	file    *os.File // nil when there is no instance
-	fd      int      // of file
+	conn    syscall.RawConn
+	fd      int // of both
 	watches map[int32][]*Watch
 	reading bool       // somebody reads, or has been told to
 	buf     [4096]byte // of the one who reads; no event here has a name
@@ -46,6 +51,7 @@ type Watch struct {
 	event    chan struct{} // nil if there are none
 	read     chan struct{} // it is this one's turn to read
 	waiting  bool          // for that; process protects it
+	moved    bool          // an event was not just that somebody closed the file; the same
 	woken    bool          // the last Wait has seen an event
 	complete bool
 }
@@ -56,17 +62,22 @@ func New(fd int) *Watch {
 	defer process.Unlock()
 
 	if process.file == nil {
+		// Non-blocking, so that reading costs no thread.
 		instance, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 		if err != nil {
 			return new(Watch)
 		}
-		process.fd = instance
-		// Non-blocking, so that reading costs no thread.
-		process.file = os.NewFile(uintptr(instance), "inotify")
+		file := os.NewFile(uintptr(instance), "inotify")
+		conn, err := file.SyscallConn()
+		if err != nil {
+			_ = file.Close()
+			return new(Watch)
+		}
+		process.file, process.conn, process.fd = file, conn, instance
 		process.watches = make(map[int32][]*Watch)
 		sweepAfter(late)
 	}
-	wd, err := unix.InotifyAddWatch(process.fd, "/proc/self/fd/"+strconv.Itoa(fd), mask)
+	wd, err := unix.InotifyAddWatch(process.fd, "/proc/self/fd/"+strconv.Itoa(fd), closed|moved)
 	if err != nil {
 		sweepAfter(idle)
 		return new(Watch)
@@ -161,11 +172,21 @@ func (w *Watch) waitUntil(ctx context.Context, deadline time.Time) bool {
 
 // readUntil reads for everybody until there is something for w.
 func (w *Watch) readUntil(ctx context.Context, deadline time.Time) bool {
-	f := process.file // it stays, as w does
+	f, conn := process.file, process.conn // they stay, as w does
 	_ = f.SetReadDeadline(deadline)
 	// Should this come late, it cuts the wait of the next one short, who will try in vain once.
 	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
+	n := 0
+	read := func(fd uintptr) bool {
+		// Not by Syscall, which wakes the runtime's monitor if the process was idle, and that
+		// looks around every 20 µs from then on: the most of what it costs to wake up for nothing.
+		r, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&process.buf)), unsafe.Sizeof(process.buf))
+		if errno == 0 {
+			n = int(r)
+		}
+		return errno != unix.EAGAIN
+	}
 	for {
 		event := false
 		select {
@@ -173,10 +194,10 @@ func (w *Watch) readUntil(ctx context.Context, deadline time.Time) bool {
 			event = true
 		default:
 		}
-		var n int
 		var err error
+		n = 0
 		if !event && ctx.Err() == nil {
-			n, err = f.Read(process.buf[:])
+			err = conn.Read(read) // sleeps until read returns true, or the deadline
 		}
 		process.Lock()
 		deliver(process.buf[:n])
@@ -212,20 +233,22 @@ func passOn() {
 func deliver(b []byte) {
 	for len(b) >= unix.SizeofInotifyEvent {
 		wd := int32(binary.NativeEndian.Uint32(b))
+		moved := binary.NativeEndian.Uint32(b[4:])&^closed != 0
 		length := binary.NativeEndian.Uint32(b[12:])
 		b = b[unix.SizeofInotifyEvent+int(length):]
 		if wd >= 0 {
-			notify(process.watches[wd])
+			notify(process.watches[wd], moved)
 			continue
 		}
 		for _, ws := range process.watches { // IN_Q_OVERFLOW: some are lost
-			notify(ws)
+			notify(ws, true)
 		}
 	}
 }
 
-func notify(ws []*Watch) {
+func notify(ws []*Watch, moved bool) {
 	for _, w := range ws {
+		w.moved = w.moved || moved
 		select {
 		case w.event <- struct{}{}:
 		default: // it has one to see
@@ -279,6 +302,16 @@ func Sleep(d time.Duration) {
 	left := unix.NsecToTimespec(d.Nanoseconds())
 	for unix.Nanosleep(&left, &left) == unix.EINTR {
 	}
+}
+
+// Moved reports whether an event since the last call may mean that the file has another name now, or
+// none.
+func (w *Watch) Moved() bool {
+	process.Lock()
+	defer process.Unlock()
+	moved := w.moved
+	w.moved = false
+	return moved
 }
 
 // Complete reports whether all who close the file make an event: nobody but processes of this

@@ -68,6 +68,10 @@ func TestEvents(t *testing.T) {
 			event(path)
 			w.mustSee(t)
 			other.mustNotSee(t)
+			want := name != "close" && name != "read only"
+			if moved, again := w.Moved(), w.Moved(); moved != want || again {
+				t.Errorf("it takes the name to have moved: %v, then %v; want %v, then false", moved, again, want)
+			}
 		})
 	}
 }

@@ -13,6 +13,10 @@ type Watch struct{}
 // New watches the file that fd has open, whatever its name.
 func New(fd int) *Watch { return new(Watch) }
 
+// Moved reports whether an event since the last call may mean that the file has another name now, or
+// none.
+func (w *Watch) Moved() bool { return false }
+
 // Complete reports whether all who close the file make an event.
 func (w *Watch) Complete() bool { return false }
 

@@ -60,6 +60,10 @@ func (w *Watch) watch() {
 // done.
 func (w *Watch) Wait(ctx context.Context, d time.Duration) bool { return wait(ctx, d, w.c) }
 
+// Moved reports whether an event since the last call may mean that the file has another name now, or
+// none.
+func (w *Watch) Moved() bool { return false }
+
 // Complete reports whether all who release a lock make an event. Those do not who die, and other
 // programs.
 func (w *Watch) Complete() bool { return false }

@@ -260,33 +260,25 @@ func (h *handle) acquire(ctx context.Context, mode table.Mode) (table.Hold, erro
 	if err := h.check(ctx); err != nil {
 		return table.Hold{}, h.fail("acquire", err)
 	}
-	start := h.now()
-	hold, err := locks.Acquire(ctx, &h.request, mode)
 	if h.logger != nil {
-		h.logAcquire(mode, start, err)
+		return h.acquireAndLog(ctx, mode)
 	}
-	if err != nil {
-		return hold, h.fail("acquire", err)
-	}
-	return hold, nil
+	hold, err := locks.Acquire(ctx, &h.request, mode)
+	return hold, h.fail("acquire", err)
+}
+
+//go:noinline
+func (h *handle) acquireAndLog(ctx context.Context, mode table.Mode) (table.Hold, error) {
+	start := time.Now()
+	hold, err := locks.Acquire(ctx, &h.request, mode)
+	h.log("acquire", err, slog.String("mode", mode.String()), slog.Duration("waited", time.Since(start)))
+	return hold, h.fail("acquire", err)
 }
 
 var (
 	errNilContext = fmt.Errorf("nil context: %w", fs.ErrInvalid)
 	errEmptyPath  = fmt.Errorf("empty path: %w", fs.ErrInvalid)
 )
-
-// now is for who logs.
-func (h *handle) now() (t time.Time) {
-	if h.logger != nil {
-		t = time.Now()
-	}
-	return t
-}
-
-func (h *handle) logAcquire(mode table.Mode, start time.Time, err error) {
-	h.log("acquire", err, slog.String("mode", mode.String()), slog.Duration("waited", time.Since(start)))
-}
 
 func (h *handle) try(mode table.Mode) (table.Hold, bool, error) {
 	if err := h.check(context.Background()); err != nil {
@@ -296,10 +288,7 @@ func (h *handle) try(mode table.Mode) (table.Hold, bool, error) {
 	if h.logger != nil {
 		h.log("try to acquire", err, slog.String("mode", mode.String()), slog.Bool("acquired", ok))
 	}
-	if err != nil {
-		return hold, false, h.fail("acquire", err)
-	}
-	return hold, ok, nil
+	return hold, ok, h.fail("acquire", err)
 }
 
 func (h *handle) release(hold table.Hold) error {
@@ -313,14 +302,16 @@ func (h *handle) release(hold table.Hold) error {
 	if h.logger != nil {
 		h.log("release", err)
 	}
-	if err != nil {
-		return h.fail("release", err)
-	}
-	return nil
+	return h.fail("release", err)
 }
 
+// fail returns err as the user sees it, and nil if it is nil.
+//
 //go:noinline
 func (h *handle) fail(op string, err error) error {
+	if err == nil {
+		return nil
+	}
 	return &fs.PathError{Op: op, Path: h.request.Path, Err: err}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-fasteners/fasteners/internal/claim"
 	"github.com/go-fasteners/fasteners/internal/fcntl"
+	"github.com/go-fasteners/fasteners/internal/stat"
 	"github.com/go-fasteners/fasteners/internal/table"
 	"github.com/go-fasteners/fasteners/internal/wake"
 )
@@ -25,26 +26,26 @@ import (
 const linger = time.Millisecond
 
 func exists(path string) bool {
-	var st unix.Stat_t
-	return stat(path, &st) == nil
+	_, err := stat.Path(path)
+	return err == nil
 }
 
 // system is the file system, as the table sees it.
 type system struct{}
 
 func (*system) Identify(path string) (table.ID, error) {
-	var st unix.Stat_t
-	if err := stat(path, &st); err != nil {
+	st, err := stat.Path(path)
+	if err != nil {
 		return table.ID{}, err
 	}
-	return identify(&st)
+	return identify(st)
 }
 
 func (*system) Names(path string, id table.ID) (bool, error) {
-	var st unix.Stat_t
-	switch err := stat(path, &st); err {
+	st, err := stat.Path(path)
+	switch err {
 	case nil:
-		return id == idOf(&st), nil
+		return id == idOf(st), nil
 	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
 		return false, nil
 	default:
@@ -90,7 +91,7 @@ func isPermission(err error) bool {
 // A file is an open lock file.
 type file struct {
 	fcntl.Descriptor
-	modes table.Mode
+	modes table.Mode // that it permits
 }
 
 func open(path string, flags int, modes table.Mode, perm fs.FileMode) (table.File, table.ID, error) {
@@ -111,10 +112,10 @@ func open(path string, flags int, modes table.Mode, perm fs.FileMode) (table.Fil
 	}
 	f := &file{fcntl.Descriptor{FD: fd}, modes}
 
-	var st unix.Stat_t
 	var id table.ID
-	if err = unix.Fstat(fd, &st); err == nil {
-		id, err = identify(&st)
+	st, err := stat.FD(fd)
+	if err == nil {
+		id, err = identify(st)
 	}
 	if err != nil {
 		_ = f.Close()
@@ -169,18 +170,9 @@ func (f *file) Watch() table.Watch {
 	return w
 }
 
-func stat(path string, st *unix.Stat_t) error {
-	for {
-		err := unix.Stat(path, st)
-		if err != unix.EINTR {
-			return err
-		}
-	}
-}
-
 // identify returns the identity of a regular file. It refuses all else before it is
 // opened, as that alone can rewind a tape or arm a watchdog.
-func identify(st *unix.Stat_t) (table.ID, error) {
+func identify(st stat.File) (table.ID, error) {
 	kind := "file of unknown type"
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -197,6 +189,4 @@ func identify(st *unix.Stat_t) (table.ID, error) {
 	return table.ID{}, fmt.Errorf("not a regular file but a %s: %w", kind, fs.ErrInvalid)
 }
 
-func idOf(st *unix.Stat_t) table.ID {
-	return table.ID{Volume: uint64(st.Dev), File: uint64(st.Ino)}
-}
+func idOf(st stat.File) table.ID { return table.ID{Volume: st.Dev, File: st.Ino} }

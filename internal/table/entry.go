@@ -238,7 +238,7 @@ func (e *entry) patrol() {
 	if !gated {
 		e.grantReaders()
 	}
-	e.patrols++
+	e.patrols = min(e.patrols+1, 10_000) // so that no time overflows
 	e.patrolLater()
 	e.table.mu.Unlock()
 	if readers {

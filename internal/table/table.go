@@ -126,11 +126,12 @@ type Watch interface {
 // A Request is what a caller wants to lock, and how it wants to wait.
 type Request struct {
 	Path string
-	Perm fs.FileMode // of a file that has to be created, before umask
 
 	// Delay and MaxDelay are the times between tries where no event comes:
 	// the n-th wait is n×Delay, but at most MaxDelay.
 	Delay, MaxDelay time.Duration
+
+	Perm fs.FileMode // of a file that has to be created, before umask
 
 	// ReaderPreference lets new readers pass a writer that waits in another
 	// process.

@@ -1,0 +1,6 @@
+//go:build unix && !linux
+
+package stat
+
+// Path returns the file that path names. Its error is an errno.
+func Path(path string) (File, error) { return byStat(path) }

@@ -44,7 +44,8 @@
 //
 // Where waiters are woken, others do not pass one for ever because they are faster: once it
 // was passed, and again 5 ms later, the processes that use this package stand back for it
-// before they wait or try themselves, for up to 2 ms each time.
+// before they wait or try themselves, for up to 2 ms each time. On Linux it is then passed by
+// each of them once at most; on Windows the system chooses whom a release wakes.
 //
 // Thousands of goroutines that wait for one lock file cost the process one descriptor of
 // it and at most one thread. On Linux there can be two descriptors more for all lock
@@ -362,12 +363,13 @@ func (o option) apply(h *handle) { o(h) }
 // shortened by a random part, of up to a half. The default, which zero stands for, is
 // 10 ms and 100 ms. At first, and after each sign that the lock may be free, the tries
 // come earlier, from 1 ms on. Where the operating system does tell of a release by this
-// package or Python's fasteners, and of the death of a holder, which it does for local
-// files on Linux, the tries are a backstop: a hundred times as far apart while the lock is
-// held by this package, and ten times else.
+// package or Python's fasteners, and of the death of a holder, which on Linux it does for
+// ext4, XFS, Btrfs, tmpfs and other local file systems, the tries are a backstop: a hundred
+// times as far apart while the lock is held by this package, and ten times else.
 //
-// These tries also find out that a directory above the lock file was replaced, which makes
-// no event.
+// These tries also find out what makes no event: that a directory above the lock file was
+// replaced, or that a process has released the lock and was stopped within the millisecond
+// after which it closes the file.
 //
 // A maxDelay below delay counts as delay, and more than a day as a day. With a negative one of
 // either acquiring the lock fails, with the cause [fs.ErrInvalid].

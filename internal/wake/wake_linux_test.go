@@ -76,6 +76,22 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// A file system that could be shared with other machines is one that makes not all events.
+func TestComplete(t *testing.T) {
+	for path, want := range map[string]bool{"/dev/shm": true, "/proc/version": false} {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := New(fd)
+		if w.Complete() != want {
+			t.Errorf("%s: %v", path, w.Complete())
+		}
+		w.Stop()
+		unix.Close(fd)
+	}
+}
+
 // Two watches of one file are independent, and one that has ended sees nothing.
 func TestTwoWatches(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")

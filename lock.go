@@ -362,14 +362,15 @@ func (o option) apply(h *handle) { o(h) }
 // tells nothing: delay, longer by delay after each, at most maxDelay. Each is then
 // shortened by a random part, of up to a half. The default, which zero stands for, is
 // 10 ms and 100 ms. At first, and after each sign that the lock may be free, the tries
-// come earlier, from 1 ms on. Where the operating system does tell of a release by this
-// package or Python's fasteners, and of the death of a holder, which on Linux it does for
-// ext4, XFS, Btrfs, tmpfs and other local file systems, the tries are a backstop: a hundred
-// times as far apart while the lock is held by this package, and ten times else.
+// come earlier, from 1 ms on, or up to 12 ms where sign after sign was in vain. Where the
+// operating system does tell of a release by this package or Python's fasteners, and of the
+// death of a holder, which on Linux it does for ext4, XFS, Btrfs, tmpfs and other local file
+// systems, the tries are a backstop: a hundred times as far apart while the lock is held by
+// this package, and ten times else.
 //
-// These tries also find out what makes no event: that a directory above the lock file was
-// replaced, or that a process has released the lock and was stopped within the millisecond
-// after which it closes the file.
+// These tries also find out what makes no event: that a directory above the lock file or a
+// symbolic link to it was replaced, or that a process has released the lock and was stopped
+// within the millisecond after which it closes the file.
 //
 // A maxDelay below delay counts as delay, and more than a day as a day. With a negative one of
 // either acquiring the lock fails, with the cause [fs.ErrInvalid].

@@ -31,8 +31,8 @@ var Whole = Range{0, 0}
 type Descriptor struct {
 	FD int
 
-	// Local may be set when the file is known to be on a file system of this machine, where
-	// all but Wait returns at once.
+	// Local may be set when the locks of the file are known to be in this machine's kernel,
+	// where nothing but Wait waits for others.
 	Local bool
 
 	classic bool // the file system does not know the other form

@@ -14,7 +14,7 @@ const (
 	setlkwOFD = unix.F_OFD_SETLKW
 )
 
-// fcntl is fcntl(2). Quick means that the call is known to return at once. Then the runtime is not
+// fcntl is fcntl(2). Quick means that the call is known not to wait for others. Then the runtime is not
 // told of it, else it would wake its monitor if the process was idle: for one who tries the lock and
 // goes to sleep again that costs more than all else.
 func fcntl(fd, cmd int, lk *unix.Flock_t, quick bool) error {

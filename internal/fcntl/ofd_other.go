@@ -12,7 +12,7 @@ const (
 	setlkwOFD = none
 )
 
-// fcntl is fcntl(2). Quick means that the call is known to return at once.
+// fcntl is fcntl(2). Quick means that the call is known not to wait for others.
 func fcntl(fd, cmd int, lk *unix.Flock_t, quick bool) error {
 	return unix.FcntlFlock(uintptr(fd), cmd, lk)
 }

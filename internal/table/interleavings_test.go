@@ -569,6 +569,25 @@ func TestClaimsKeepNobodyOut(t *testing.T) {
 	}
 }
 
+// Who stands back for a claim hears of the end of its context soon.
+func TestContextIsDoneWhileStandingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		defer (&proc{kernel: k, pid: 1}).Claim(k.names[path].id)()
+		for at := 50 * time.Microsecond; at < patience; at += 50 * time.Microsecond {
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(at, cancel)
+			start := time.Now()
+			if _, err := New(&proc{kernel: k}, 0).Acquire(ctx, request(path), Exclusive); err != context.Canceled {
+				t.Errorf("error is %v", err)
+			}
+			if late := time.Since(start) - at; late > standBack {
+				t.Errorf("canceled after %v, it returns %v later", at, late)
+			}
+		}
+	})
+}
+
 // A reader unlocks the file and keeps it open, for a writer of its process or for the next time.
 // That makes no event, and who comes next is kept out by the writer at the gate: he has to wake it.
 func TestWriterAtTheGateIsWoken(t *testing.T) {

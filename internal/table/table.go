@@ -62,12 +62,12 @@ type System interface {
 	// Claimed reports whether another process has such a claim.
 	Claimed(ID) bool
 
-	// Sleep is time.Sleep, but exact to a fraction of a millisecond.
+	// Sleep is time.Sleep, exact to a fraction of a millisecond where that can be had.
 	Sleep(time.Duration)
 }
 
-// A File is one open descriptor of a lock file. Only Watch's channel is used
-// by more than one goroutine at a time.
+// A File is one open descriptor of a lock file. Gated may be used by several
+// goroutines at a time, all else by one.
 type File interface {
 	// Permits reports whether the descriptor can be locked in mode: some can
 	// be opened for reading only, and such cannot be locked exclusively.

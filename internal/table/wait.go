@@ -118,16 +118,12 @@ func (e *entry) giveWay(ctx context.Context) {
 	// With less time than that it would never get as far as to try.
 	end, ok := ctx.Deadline()
 	hurried := ok && time.Until(end) < 2*patience
-	d := standBack
-	for waited := time.Duration(0); waited < patience && ctx.Err() == nil; waited += d {
+	for waited := time.Duration(0); waited < patience && ctx.Err() == nil; waited += standBack {
 		if waited >= least && (hurried || !e.table.system.Claimed(e.id)) {
 			return
 		}
-		if waited > 0 {
-			d = min(2*d, patience-waited)
-		}
 		start := time.Now()
-		e.table.system.Sleep(d)
+		e.table.system.Sleep(standBack)
 		// Who sleeps for longer than he wanted may have missed the turn of somebody else.
 		if waited < least && time.Since(start) < minTurn {
 			if e.missed++; e.missed > alone {
@@ -180,12 +176,12 @@ func (e *entry) try(r *Request, mode Mode, look bool) error {
 }
 
 // echo is when to try again after an event that brought nothing: a process that dies closes
-// its files first and loses its locks a moment later. It gets longer with each, up to a dozen:
-// among many who wait another event comes before long, and to wake up is dear.
+// its files first and loses its locks a moment later.
 const echo = time.Millisecond
 
-// Of a dozen events that bring nothing, one is taken to look at the name too. A directory above the
-// file may have been replaced, which makes no event.
+// With each event in a row that brings nothing the echo comes later: among many who wait there is
+// another event before long, and to wake up is dear. After a dozen that begins anew, and who tries
+// looks at the name, too: a directory above the file may have been replaced, which makes no event.
 const dozen = 12
 
 // By how much tries are rarer where they are a backstop. To wake up for one costs a process up to
@@ -211,19 +207,23 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 	//	                              watch; try: busy
 	//	loses its lock                wait for an event
 	next, delay := echo, r.Delay
-	passed := 0         // how often it was woken for nothing,
-	var since time.Time // and from when on
+	var passed time.Time // when it was, first
+	vain := 0            // events in a row
 	for event, claimed := false, false; ; {
-		look := !event || watch.Moved() || passed%dozen == dozen-1
-		if err := e.try(r, mode, look); err != errBusy {
+		moved := event && watch.Moved()
+		if err := e.try(r, mode, !event || moved || vain == dozen); err != errBusy {
 			return err
 		}
 		if event {
-			if passed++; passed == 1 {
-				since = time.Now()
+			if vain++; moved || vain > dozen {
+				vain = 1
+			}
+			next = time.Duration(vain) * echo
+			if passed.IsZero() {
+				passed = time.Now()
 			}
 		}
-		if event && !claimed && time.Since(since) >= e.table.grace && !r.ReaderPreference {
+		if event && !claimed && time.Since(passed) >= e.table.grace && !r.ReaderPreference {
 			claimed = true
 			defer e.table.system.Claim(e.id)()
 		}
@@ -240,15 +240,16 @@ func (e *entry) await(ctx context.Context, r *Request, mode Mode) error {
 			}
 		}
 		event = watch.Wait(ctx, jitter(min(next, limit)))
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case event:
-			next = echo * time.Duration(1+min(passed, dozen))
-		case next < limit:
-			next *= 32
-		default:
-			delay = min(delay+r.Delay, r.MaxDelay)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if !event {
+			vain = 0
+			if next < limit {
+				next *= 32
+			} else {
+				delay = min(delay+r.Delay, r.MaxDelay)
+			}
 		}
 	}
 }

@@ -177,15 +177,20 @@ func (w *Watch) readUntil(ctx context.Context, deadline time.Time) bool {
 	// Should this come late, it cuts the wait of the next one short, who will try in vain once.
 	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	n := 0
+	n, broken := 0, false
 	read := func(fd uintptr) bool {
 		// Not by Syscall, which wakes the runtime's monitor if the process was idle, and that
 		// looks around every 20 µs from then on: the most of what it costs to wake up for nothing.
 		r, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&process.buf)), unsafe.Sizeof(process.buf))
-		if errno == 0 {
+		switch {
+		case errno == unix.EAGAIN:
+			return false
+		case errno == 0 && r > 0:
 			n = int(r)
+		case errno != unix.EINTR:
+			broken = true
 		}
-		return errno != unix.EAGAIN
+		return true
 	}
 	for {
 		event := false
@@ -206,9 +211,12 @@ func (w *Watch) readUntil(ctx context.Context, deadline time.Time) bool {
 			event = true
 		default:
 		}
-		if event || err != nil || ctx.Err() != nil {
+		if event || err != nil || broken || ctx.Err() != nil {
 			passOn()
 			process.Unlock()
+			if broken && !event { // somebody has closed a descriptor that is not his
+				return wait(ctx, time.Until(deadline), w.event)
+			}
 			return event
 		}
 		process.Unlock()
@@ -296,11 +304,16 @@ func sweep() {
 	_ = f.Close()
 }
 
-// Sleep is time.Sleep, but exact. The runtime waits for timers by epoll_wait(2), in whole
-// milliseconds: see BenchmarkSleep.
+// Sleep is time.Sleep, but exact, and takes a thread. The runtime waits for timers by epoll_wait(2),
+// in whole milliseconds: see BenchmarkSleep.
 func Sleep(d time.Duration) {
 	left := unix.NsecToTimespec(d.Nanoseconds())
-	for unix.Nanosleep(&left, &left) == unix.EINTR {
+	err := unix.Nanosleep(&left, &left)
+	for err == unix.EINTR {
+		err = unix.Nanosleep(&left, &left)
+	}
+	if err != nil {
+		time.Sleep(d)
 	}
 }
 
@@ -314,12 +327,12 @@ func (w *Watch) Moved() bool {
 	return moved
 }
 
-// Complete reports whether all who close the file make an event: nobody but processes of this
-// machine can have opened it.
+// Complete reports whether all who lock and close the file make an event, as processes of this
+// machine do.
 func (w *Watch) Complete() bool { return w.complete }
 
-// isLocal reports whether the file is on a file system that is known to be used by this machine alone.
-// One that is not known may be shared, or served by a process.
+// isLocal reports whether the file is on a file system that is known to have its locks in this
+// machine. One that is not known may be that of a cluster, or of a process.
 func isLocal(fd int) bool {
 	const zfs = 0x2fc12fc1
 	var st unix.Statfs_t

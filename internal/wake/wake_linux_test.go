@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -90,6 +91,31 @@ func TestComplete(t *testing.T) {
 		w.Stop()
 		unix.Close(fd)
 	}
+}
+
+// An instance that cannot be read does not make a Wait spin.
+func TestBrokenInstance(t *testing.T) {
+	w := watch(t, filepath.Join(t.TempDir(), "file"))
+	conn := &brokenConn{}
+	process.Lock()
+	defer func(conn syscall.RawConn) { process.conn = conn }(process.conn)
+	process.conn = conn
+	process.Unlock()
+	w.mustNotSee(t)
+	if conn.reads != 1 {
+		t.Errorf("%d reads", conn.reads)
+	}
+}
+
+type brokenConn struct {
+	syscall.RawConn
+	reads int
+}
+
+func (c *brokenConn) Read(f func(fd uintptr) bool) error {
+	c.reads++
+	f(^uintptr(0))
+	return nil
 }
 
 // Two watches of one file are independent, and one that has ended sees nothing.

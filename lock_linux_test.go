@@ -242,3 +242,37 @@ func cpuTime() time.Duration {
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// stop stops the process, all of it: one thread may run on for long after kill(2) has
+// returned, and get a lock that is released meanwhile.
+func (p *process) stop() {
+	p.t.Helper()
+	must(p.t, p.cmd.Process.Signal(syscall.SIGSTOP))
+	var status unix.WaitStatus
+	_, err := unix.Wait4(p.cmd.Process.Pid, &status, unix.WUNTRACED, nil)
+	for err == unix.EINTR {
+		_, err = unix.Wait4(p.cmd.Process.Pid, &status, unix.WUNTRACED, nil)
+	}
+	must(p.t, err)
+	if !status.Stopped() {
+		p.t.Fatalf("the process has not stopped, but has the status %#x", status)
+	}
+}
+
+// A process that is stopped while it waits gets nothing, and keeps nobody out: not if it
+// waits in the kernel, but if it may give up.
+func TestStoppedWaiter(t *testing.T) {
+	path := lockPath(t)
+	s := sides(path)[2]
+	s.mustAcquire(t)
+	p := startHelper(t, "hold", path, "write", "cancellable")
+	p.expect("waiting")
+	p.stop()
+	s.mustRelease(t)
+	for range 100 {
+		s.mustAcquire(t)
+		s.mustRelease(t)
+	}
+	must(t, p.cmd.Process.Signal(syscall.SIGCONT))
+	p.expect("held")
+}

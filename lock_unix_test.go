@@ -296,24 +296,6 @@ func init() {
 	}
 }
 
-// A process that is stopped while it waits gets nothing, and keeps nobody out: not if it
-// waits in the kernel, but if it may give up.
-func TestStoppedWaiter(t *testing.T) {
-	path := lockPath(t)
-	s := sides(path)[2]
-	s.mustAcquire(t)
-	p := startHelper(t, "hold", path, "write", "cancellable")
-	p.expect("waiting")
-	must(t, p.cmd.Process.Signal(syscall.SIGSTOP))
-	s.mustRelease(t)
-	for range 100 {
-		s.mustAcquire(t)
-		s.mustRelease(t)
-	}
-	must(t, p.cmd.Process.Signal(syscall.SIGCONT))
-	p.expect("held")
-}
-
 // Another open of the lock file in the program, and its end, lose nothing: where locks
 // belong to the open file description.
 func TestStrayReadOfTheLockFile(t *testing.T) {

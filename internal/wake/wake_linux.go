@@ -17,11 +17,9 @@ import (
 
 // For how long the process keeps an inotify instance and watches that nobody needs any more. To
 // remove a watch and to close an instance takes the kernel up to 10 ms, and both may well be needed
-// again soon.
-const idle = 20 * time.Millisecond
-
-// late is for how long where there was no time to set a timer. It is a variable for a test.
-var late = 10 * time.Second
+// again soon: where processes take turns, in each of these. late is for how long where there was no
+// time to set a timer. They are variables for tests.
+var idle, late = 20 * time.Millisecond, 10 * time.Second
 
 // Closing is what releases a lock, or comes with it. The link count of a file
 // that is removed or replaced changes, which is IN_ATTRIB.
@@ -35,14 +33,20 @@ const (
 // costs half as much again as the rest of a hand-off.
 var process struct {
 	sync.Mutex
-	file    *os.File // nil when there is no instance
-	conn    syscall.RawConn
-	fd      int // of both
-	watches map[int32][]*Watch
-	reading bool       // somebody reads, or has been told to
-	buf     [4096]byte // of the one who reads; no event here has a name
-	sweeper *time.Timer
-	sweepAt time.Time // when it comes; zero if it does not
+	instance *os.File // nil when there is none
+	conn     syscall.RawConn
+	fd       int             // of both
+	files    map[int32]*file // by watch descriptor
+	reading  bool            // somebody reads, or has been told to
+	buf      [4096]byte      // of the one who reads; no event here has a name
+	sweeper  *time.Timer
+	sweepAt  time.Time // when it comes; zero if it does not
+}
+
+// A file is one that the kernel watches for us.
+type file struct {
+	watches []*Watch
+	left    time.Time // by the last of these
 }
 
 // A Watch is one waiter's interest in one file.
@@ -61,20 +65,20 @@ func New(fd int) *Watch {
 	process.Lock()
 	defer process.Unlock()
 
-	if process.file == nil {
+	if process.instance == nil {
 		// Non-blocking, so that reading costs no thread.
 		instance, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 		if err != nil {
 			return new(Watch)
 		}
-		file := os.NewFile(uintptr(instance), "inotify")
-		conn, err := file.SyscallConn()
+		f := os.NewFile(uintptr(instance), "inotify")
+		conn, err := f.SyscallConn()
 		if err != nil {
-			_ = file.Close()
+			_ = f.Close()
 			return new(Watch)
 		}
-		process.file, process.conn, process.fd = file, conn, instance
-		process.watches = make(map[int32][]*Watch)
+		process.instance, process.conn, process.fd = f, conn, instance
+		process.files = make(map[int32]*file)
 		sweepAfter(late)
 	}
 	wd, err := unix.InotifyAddWatch(process.fd, "/proc/self/fd/"+strconv.Itoa(fd), closed|moved)
@@ -88,7 +92,12 @@ func New(fd int) *Watch {
 		read:     make(chan struct{}, 1),
 		complete: isLocal(fd),
 	}
-	process.watches[w.wd] = append(process.watches[w.wd], w)
+	f := process.files[w.wd]
+	if f == nil {
+		f = new(file)
+		process.files[w.wd] = f
+	}
+	f.watches = append(f.watches, w)
 	return w
 }
 
@@ -99,9 +108,10 @@ func (w *Watch) Stop() {
 	}
 	process.Lock()
 	defer process.Unlock()
-	ws := process.watches[w.wd]
-	if i := slices.Index(ws, w); i >= 0 {
-		process.watches[w.wd] = slices.Delete(ws, i, i+1)
+	if f := process.files[w.wd]; f != nil {
+		if i := slices.Index(f.watches, w); i >= 0 {
+			f.watches, f.left = slices.Delete(f.watches, i, i+1), time.Now()
+		}
 	}
 	// To set a timer to a time before all others makes the runtime wake another thread for it.
 	// One who was woken most likely has the lock now, and no time for that.
@@ -172,7 +182,7 @@ func (w *Watch) waitUntil(ctx context.Context, deadline time.Time) bool {
 
 // readUntil reads for everybody until there is something for w.
 func (w *Watch) readUntil(ctx context.Context, deadline time.Time) bool {
-	f, conn := process.file, process.conn // they stay, as w does
+	f, conn := process.instance, process.conn // they stay, as w does
 	_ = f.SetReadDeadline(deadline)
 	// Should this come late, it cuts the wait of the next one short, who will try in vain once.
 	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
@@ -225,8 +235,8 @@ func (w *Watch) readUntil(ctx context.Context, deadline time.Time) bool {
 
 // passOn lets another one read. The lock is held.
 func passOn() {
-	for _, ws := range process.watches {
-		for _, w := range ws {
+	for _, f := range process.files {
+		for _, w := range f.watches {
 			if w.waiting {
 				w.waiting = false
 				w.read <- struct{}{}
@@ -245,17 +255,19 @@ func deliver(b []byte) {
 		length := binary.NativeEndian.Uint32(b[12:])
 		b = b[unix.SizeofInotifyEvent+int(length):]
 		if wd >= 0 {
-			notify(process.watches[wd], moved)
+			if f := process.files[wd]; f != nil {
+				f.notify(moved)
+			}
 			continue
 		}
-		for _, ws := range process.watches { // IN_Q_OVERFLOW: some are lost
-			notify(ws, true)
+		for _, f := range process.files { // IN_Q_OVERFLOW: some are lost
+			f.notify(true)
 		}
 	}
 }
 
-func notify(ws []*Watch, moved bool) {
-	for _, w := range ws {
+func (f *file) notify(moved bool) {
+	for _, w := range f.watches {
 		w.moved = w.moved || moved
 		select {
 		case w.event <- struct{}{}:
@@ -279,29 +291,32 @@ func sweepAfter(d time.Duration) {
 	}
 }
 
-// sweep removes the watches that nobody has any more, and the instance with the last.
+// sweep removes the watches that nobody has needed for a while, and the instance with the last.
 func sweep() {
 	process.Lock()
 	process.sweepAt = time.Time{}
-	for wd, w := range process.watches {
-		if len(w) == 0 {
-			delete(process.watches, wd)
-			// Fails if the kernel was first, because the file is gone.
-			_, _ = unix.InotifyRmWatch(process.fd, uint32(wd))
+	next := late
+	for wd, f := range process.files {
+		if len(f.watches) > 0 {
+			continue
 		}
+		if left := idle - time.Since(f.left); left > 0 {
+			next = min(next, left)
+			continue
+		}
+		delete(process.files, wd)
+		// Fails if the kernel was first, because the file is gone.
+		_, _ = unix.InotifyRmWatch(process.fd, uint32(wd))
 	}
-	f := process.file
-	if len(process.watches) > 0 {
-		sweepAfter(late)
-		f = nil
-	}
-	if f == nil {
+	if len(process.files) > 0 {
+		sweepAfter(next)
 		process.Unlock()
 		return
 	}
-	process.file = nil
+	instance := process.instance
+	process.instance = nil
 	process.Unlock()
-	_ = f.Close()
+	_ = instance.Close() // nil if a sweep was due twice
 }
 
 // Sleep is time.Sleep, but exact, and takes a thread. The runtime waits for timers by epoll_wait(2),

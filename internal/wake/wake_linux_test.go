@@ -34,6 +34,17 @@ func watch(t *testing.T, path string) *Watch {
 	return w
 }
 
+// set sets idle or late for the time of the test.
+func set(t *testing.T, v *time.Duration, d time.Duration) {
+	swap := func() {
+		process.Lock()
+		defer process.Unlock()
+		*v, d = d, *v
+	}
+	swap()
+	t.Cleanup(swap)
+}
+
 func (w *Watch) mustSee(t *testing.T) {
 	t.Helper()
 	for !w.Wait(t.Context(), time.Hour) { // it may return early
@@ -278,6 +289,26 @@ func watches(t *testing.T) int {
 	return strings.Count(string(info), "inotify wd:")
 }
 
+// What was needed a moment ago is kept, as it most likely is needed again.
+func TestWatchesStay(t *testing.T) {
+	set(t, &idle, time.Hour)
+	w := watch(t, filepath.Join(t.TempDir(), "file"))
+	w.Stop()
+	process.Lock()
+	before := process.instance
+	process.Unlock()
+	sweep()
+	process.Lock()
+	defer process.Unlock()
+	if process.instance != before || process.files[w.wd] == nil {
+		t.Error("it is gone")
+	}
+	for _, f := range process.files {
+		f.left = time.Time{} // long ago
+	}
+	sweepAfter(0)
+}
+
 // A sweep that comes late ends nothing that is in use.
 func TestLateSweep(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
@@ -319,8 +350,7 @@ func TestOverflow(t *testing.T) {
 // A watch that was woken leaves the instance to Tidy, or else to a timer.
 func TestTidy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	defer func(d time.Duration) { late = d }(late)
-	late = 100 * time.Millisecond
+	set(t, &late, 100*time.Millisecond)
 	for _, tidy := range []bool{true, false} {
 		w := watch(t, path)
 		open(t, path).Close()

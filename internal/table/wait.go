@@ -13,8 +13,9 @@ import (
 // A process whose goroutines queue for a lock keeps it from one to the next for the time of
 // a turn. Then it lets go of it, and stands back for long enough that a waiter in another
 // process, who is woken by that, wins: one who unlocks and locks again at once wins
-// dozens of times before the other one runs at all. When nobody comes for several times it is
-// alone, and its turns get longer.
+// dozens of times before the other one runs at all. When nobody comes for 20 ms it is alone, and its
+// turns get longer: the scheduler, or the host of a virtual machine, keeps a thread from running for
+// 10 ms and then some.
 //
 // One who was woken and yet lost, and that again after a grace, claims the lock. Everybody who comes
 // later stands back for that, with one goroutine or many:
@@ -37,7 +38,7 @@ const (
 	minTurn   = time.Millisecond
 	maxTurn   = 10 * time.Millisecond
 	standBack = 200 * time.Microsecond
-	alone     = 4 // times that nobody came
+	alone     = 16 // times that nobody came
 	patience  = 2 * time.Millisecond
 	grace     = 5 * time.Millisecond
 )

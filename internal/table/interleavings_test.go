@@ -3,6 +3,7 @@ package table
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -640,6 +641,46 @@ func TestWriterAtTheGateIsWoken(t *testing.T) {
 			mustBeEmpty(t, ours)
 		})
 	}
+}
+
+// A process that was kept from running for some milliseconds, as schedulers and the hosts of virtual
+// machines do, finds the turns of a busy one as short as before: that has not taken itself to be alone.
+func TestShortTurnsBesideOneHeldUp(t *testing.T) {
+	const hold = 100 * time.Microsecond
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		busy, other := New(&proc{kernel: k}, 0), New(&proc{kernel: k, pid: 1}, 0)
+		ctx, cancel := context.WithCancel(t.Context())
+		var loops sync.WaitGroup
+		for range 3 {
+			loops.Go(func() {
+				for {
+					h, err := busy.Acquire(ctx, request(path), Exclusive)
+					if err != nil {
+						return
+					}
+					time.Sleep(hold)
+					if _, err := h.Release(path); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		for heldUp := time.Duration(0); heldUp < 15*time.Millisecond; heldUp += 700 * time.Microsecond {
+			time.Sleep(heldUp)
+			start := time.Now()
+			h, err := other.Acquire(ctx, request(path), Exclusive)
+			must(t, err)
+			if d := time.Since(start); d > minTurn+standBack+hold {
+				t.Errorf("after %v it waits for %v", heldUp, d)
+			}
+			time.Sleep(minTurn) // its own turn, in which it is seen
+			_, err = h.Release(path)
+			must(t, err)
+		}
+		cancel()
+		loops.Wait()
+	})
 }
 
 // A reader among writers in a tight loop waits for two of their turns, the grace, and a turn of each

@@ -184,7 +184,6 @@ func (w *Watch) waitUntil(ctx context.Context, deadline time.Time) bool {
 func (w *Watch) readUntil(ctx context.Context, deadline time.Time) bool {
 	f, conn := process.instance, process.conn // they stay, as w does
 	_ = f.SetReadDeadline(deadline)
-	// Should this come late, it cuts the wait of the next one short, who will try in vain once.
 	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	n, broken := 0, false
@@ -220,6 +219,10 @@ func (w *Watch) readUntil(ctx context.Context, deadline time.Time) bool {
 		case <-w.event:
 			event = true
 		default:
+		}
+		if err != nil && time.Until(deadline) > 0 {
+			// One who read before has set it, late. If it was set for this one, ctx is done.
+			err = f.SetReadDeadline(deadline)
 		}
 		if event || err != nil || broken || ctx.Err() != nil {
 			passOn()

@@ -129,6 +129,47 @@ func (c *brokenConn) Read(f func(fd uintptr) bool) error {
 	return nil
 }
 
+// A reader whose context is done sets a deadline to be woken. When that comes late it meets the next
+// one who reads, and is none of his business.
+func TestDeadlineOfAnother(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	w := watch(t, path)
+	process.Lock()
+	conn := &notedConn{process.conn, make(chan struct{})}
+	defer func(conn syscall.RawConn) { process.conn = conn }(process.conn)
+	process.conn = conn
+	instance := process.instance
+	process.Unlock()
+
+	saw := make(chan bool)
+	go func() { saw <- w.Wait(t.Context(), time.Hour) }()
+	for reads := 1; ; reads++ {
+		select {
+		case <-conn.reads:
+		case event := <-saw:
+			if !event {
+				t.Fatalf("returned after %d reads, without an event", reads-1)
+			}
+			return
+		}
+		if reads < 10 {
+			instance.SetReadDeadline(time.Unix(1, 0))
+		} else {
+			open(t, path).Close()
+		}
+	}
+}
+
+type notedConn struct {
+	syscall.RawConn
+	reads chan struct{}
+}
+
+func (c *notedConn) Read(f func(fd uintptr) bool) error {
+	c.reads <- struct{}{}
+	return c.RawConn.Read(f)
+}
+
 // Two watches of one file are independent, and one that has ended sees nothing.
 func TestTwoWatches(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")

@@ -365,8 +365,8 @@ func (o option) apply(h *handle) { o(h) }
 // come earlier, from 1 ms on, or up to 12 ms where sign after sign was in vain. Where the
 // operating system does tell of a release by this package or Python's fasteners, and of the
 // death of a holder, which on Linux it does for ext4, XFS, Btrfs, tmpfs and other local file
-// systems, the tries are a backstop: a hundred times as far apart while the lock is held by
-// this package, and ten times else.
+// systems while the user has an inotify instance left, the tries are a backstop: a hundred
+// times as far apart while the lock is held by this package, and ten times else.
 //
 // These tries also find out what makes no event: that a directory above the lock file or a
 // symbolic link to it was replaced, or that a process has released the lock and was stopped

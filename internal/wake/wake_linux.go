@@ -51,6 +51,7 @@ type file struct {
 
 // A Watch is one waiter's interest in one file.
 type Watch struct {
+	fd       int // -1 if it cannot be watched
 	wd       int32
 	event    chan struct{} // nil if there are none
 	read     chan struct{} // it is this one's turn to read
@@ -60,8 +61,15 @@ type Watch struct {
 	complete bool
 }
 
-// New watches the file that fd has open, whatever its name.
+// New watches the file that fd has open, whatever its name. It has to stay open until Stop.
 func New(fd int) *Watch {
+	w := &Watch{fd: fd}
+	w.begin()
+	return w
+}
+
+// begin makes w see events, if there are any to be had at this time.
+func (w *Watch) begin() {
 	process.Lock()
 	defer process.Unlock()
 
@@ -69,36 +77,34 @@ func New(fd int) *Watch {
 		// Non-blocking, so that reading costs no thread.
 		instance, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 		if err != nil {
-			return new(Watch)
+			return
 		}
 		f := os.NewFile(uintptr(instance), "inotify")
 		conn, err := f.SyscallConn()
 		if err != nil {
 			_ = f.Close()
-			return new(Watch)
+			return
 		}
 		process.instance, process.conn, process.fd = f, conn, instance
 		process.files = make(map[int32]*file)
 		sweepAfter(late)
 	}
-	wd, err := unix.InotifyAddWatch(process.fd, "/proc/self/fd/"+strconv.Itoa(fd), closed|moved)
+	wd, err := unix.InotifyAddWatch(process.fd, "/proc/self/fd/"+strconv.Itoa(w.fd), closed|moved)
 	if err != nil {
 		sweepAfter(idle)
-		return new(Watch)
+		w.fd = -1 // without /proc it is not worth to try again
+		return
 	}
-	w := &Watch{
-		wd:       int32(wd),
-		event:    make(chan struct{}, 1),
-		read:     make(chan struct{}, 1),
-		complete: isLocal(fd),
-	}
+	w.wd = int32(wd)
+	w.event = make(chan struct{}, 1)
+	w.read = make(chan struct{}, 1)
+	w.complete = isLocal(w.fd)
 	f := process.files[w.wd]
 	if f == nil {
 		f = new(file)
 		process.files[w.wd] = f
 	}
 	f.watches = append(f.watches, w)
-	return w
 }
 
 // Stop ends the watch. Nobody may be in Wait.
@@ -135,10 +141,16 @@ func Tidy() {
 }
 
 // Wait returns true after an event, also one since the last call, and false after d or when ctx is
-// done, or earlier.
+// done.
 func (w *Watch) Wait(ctx context.Context, d time.Duration) bool {
 	if w.event == nil {
-		return wait(ctx, d, nil)
+		_ = wait(ctx, d, nil)
+		// Others of the user may have had all instances. What happens until there is one here, the
+		// caller finds out: he tries now.
+		if w.fd >= 0 && ctx.Err() == nil {
+			w.begin()
+		}
+		return false
 	}
 	deadline := time.Now().Add(d)
 	process.Lock()

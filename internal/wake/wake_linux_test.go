@@ -359,6 +359,42 @@ func TestLateSweep(t *testing.T) {
 	w.mustSee(t)
 }
 
+// Where no instance is to be had a watch is a timer, until there is one.
+func TestInstanceLater(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	for Tidy(); instances(t) > 0; { // of the tests before
+		time.Sleep(time.Millisecond)
+	}
+	fd := int(open(t, path).Fd())
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody else has to suffer from that, as from the lack of what the user may have.
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	w := New(fd)
+	defer w.Stop()
+	event := w.Wait(t.Context(), time.Millisecond)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if event || w.Complete() {
+		t.Fatal("events, without an instance")
+	}
+	if w.Wait(over, time.Hour); instances(t) > 0 {
+		t.Fatal("an instance for one who has given up")
+	}
+	if w.Wait(t.Context(), time.Millisecond) || !w.Complete() {
+		t.Fatal("no events, with an instance")
+	}
+	open(t, path).Close()
+	w.mustSee(t)
+}
+
 // When the kernel has lost events, everybody is told.
 func TestOverflow(t *testing.T) {
 	limit, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")

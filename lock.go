@@ -75,6 +75,7 @@
 package fasteners
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -221,19 +222,22 @@ func (h *holds) take(path string) (table.Hold, bool) {
 // way to the process's table of locks.
 type handle struct {
 	request table.Request
-	logger  *slog.Logger // or nil
-	invalid error        // what is wrong with path or options
+	options *options
 }
 
 func (h *handle) init(path string, opts []Option) {
-	h.request = table.Request{Path: path, Perm: 0o666}
+	h.options = &defaults
 	if strings.Contains(path, "\x00") {
-		h.invalid = fmt.Errorf("NUL byte in path: %w", fs.ErrInvalid)
+		opts = append(opts[:len(opts):len(opts)], invalid("NUL byte in path"))
 	}
-	WithPollInterval(0, 0).apply(h)
-	for _, o := range opts {
-		o.apply(h)
+	if len(opts) > 0 {
+		own := defaults
+		for _, o := range opts {
+			o.apply(&own)
+		}
+		h.options = &own
 	}
+	h.request = table.Request{Path: path, Options: &h.options.Options}
 }
 
 // Path returns the path that the lock was made with.
@@ -253,7 +257,7 @@ func (h *handle) check(ctx context.Context) error {
 	case h.request.Path == "": // as in a lock that was not made by its constructor
 		return errEmptyPath
 	}
-	return h.invalid
+	return h.options.invalid
 }
 
 // acquire has a frame as small as it gets, as it is on the stack of everybody who waits.
@@ -261,7 +265,7 @@ func (h *handle) acquire(ctx context.Context, mode table.Mode) (table.Hold, erro
 	if err := h.check(ctx); err != nil {
 		return table.Hold{}, h.fail("acquire", err)
 	}
-	if h.logger != nil {
+	if h.options.logger != nil {
 		return h.acquireAndLog(ctx, mode)
 	}
 	hold, err := locks.Acquire(ctx, &h.request, mode)
@@ -286,7 +290,7 @@ func (h *handle) try(mode table.Mode) (table.Hold, bool, error) {
 		return table.Hold{}, false, h.fail("acquire", err)
 	}
 	hold, ok, err := locks.Try(&h.request, mode)
-	if h.logger != nil {
+	if h.options.logger != nil {
 		h.log("try to acquire", err, slog.String("mode", mode.String()), slog.Bool("acquired", ok))
 	}
 	return hold, ok, h.fail("acquire", err)
@@ -300,7 +304,7 @@ func (h *handle) release(hold table.Hold) error {
 	case !named:
 		err = errors.Join(ErrReplaced, err)
 	}
-	if h.logger != nil {
+	if h.options.logger != nil {
 		h.log("release", err)
 	}
 	return h.fail("release", err)
@@ -321,7 +325,7 @@ func (h *handle) log(what string, err error, attrs ...slog.Attr) {
 	if err != nil {
 		attrs = append(attrs, slog.Any("error", err))
 	}
-	h.logger.LogAttrs(context.Background(), slog.LevelDebug, "fasteners: "+what, attrs...)
+	h.options.logger.LogAttrs(context.Background(), slog.LevelDebug, "fasteners: "+what, attrs...)
 }
 
 // locks has all locks of this process.
@@ -352,11 +356,31 @@ func (s *system) Create(path string, mode table.Mode, perm fs.FileMode) (table.F
 }
 
 // An Option changes how a lock behaves. The same options serve both types of lock.
-type Option interface{ apply(*handle) }
+type Option interface{ apply(*options) }
 
-type option func(*handle)
+type option func(*options)
 
-func (o option) apply(h *handle) { o(h) }
+func (f option) apply(o *options) { f(o) }
+
+// options are what the user has a choice of.
+type options struct {
+	table.Options
+	logger  *slog.Logger // or nil
+	invalid error        // what is wrong with the options or the path
+}
+
+// defaults are shared by all handles that are made without options: where many wait, each byte of a
+// handle counts.
+var defaults = options{Options: table.Options{
+	Delay:    10 * time.Millisecond,
+	MaxDelay: 100 * time.Millisecond,
+	Perm:     0o666,
+}}
+
+// invalid makes each acquire fail.
+func invalid(why string) Option {
+	return option(func(o *options) { o.invalid = fmt.Errorf("%s: %w", why, fs.ErrInvalid) })
+}
 
 // WithPollInterval sets the times between tries for a waiter that the operating system
 // tells nothing: delay, longer by delay after each, at most maxDelay. Each is then
@@ -375,26 +399,21 @@ func (o option) apply(h *handle) { o(h) }
 // A maxDelay below delay counts as delay, and more than a day as a day. With a negative one of
 // either acquiring the lock fails, with the cause [fs.ErrInvalid].
 func WithPollInterval(delay, maxDelay time.Duration) Option {
-	return option(func(h *handle) {
-		if delay < 0 || maxDelay < 0 {
-			h.invalid = fmt.Errorf("negative poll interval: %w", fs.ErrInvalid)
-		}
-		if delay == 0 {
-			delay = 10 * time.Millisecond
-		}
-		if maxDelay == 0 {
-			maxDelay = 100 * time.Millisecond
-		}
+	if delay < 0 || maxDelay < 0 {
+		return invalid("negative poll interval")
+	}
+	return option(func(o *options) {
 		const longest = 24 * time.Hour // so that no multiple of it is too much
-		delay = min(delay, longest)
-		h.request.Delay, h.request.MaxDelay = delay, min(max(delay, maxDelay), longest)
+		delay := min(cmp.Or(delay, defaults.Delay), longest)
+		maxDelay := min(cmp.Or(maxDelay, defaults.MaxDelay), longest)
+		o.Delay, o.MaxDelay = delay, max(delay, maxDelay)
 	})
 }
 
 // WithFileMode sets the permissions of a lock file that has to be created, before
 // umask. The default is 0666. Those of an existing file are never changed.
 func WithFileMode(perm fs.FileMode) Option {
-	return option(func(h *handle) { h.request.Perm = perm.Perm() })
+	return option(func(o *options) { o.Perm = perm.Perm() })
 }
 
 // WithReaderPreference lets readers pass a writer that waits in another process, as Python's
@@ -402,11 +421,11 @@ func WithFileMode(perm fs.FileMode) Option {
 // ever. Without it a writer that waits for readers keeps new ones out. In a process it makes no
 // difference.
 func WithReaderPreference() Option {
-	return option(func(h *handle) { h.request.ReaderPreference = true })
+	return option(func(o *options) { o.ReaderPreference = true })
 }
 
 // WithLogger makes the lock log each acquire, try and release, at [slog.LevelDebug]. A
 // nil logger, which is the default, logs nothing.
 func WithLogger(logger *slog.Logger) Option {
-	return option(func(h *handle) { h.logger = logger })
+	return option(func(o *options) { o.logger = logger })
 }

@@ -172,7 +172,7 @@ func (r *run) run() {
 		if !a.blocking {
 			ctx, cancels[i] = context.WithCancel(ctx)
 		}
-		request := &Request{Path: path, Delay: time.Hour, MaxDelay: time.Hour}
+		request := &Request{Path: path, Options: &Options{Delay: time.Hour, MaxDelay: time.Hour}}
 		r.states[i] = "waits"
 		go func() {
 			for range max(1, a.holds) {

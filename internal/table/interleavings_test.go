@@ -146,7 +146,7 @@ func TestEchoOfALateDeath(t *testing.T) {
 		_, err := New(p, time.Hour).Acquire(t.Context(), request(path), Exclusive)
 		must(t, err)
 		table := New(&proc{kernel: k}, 0)
-		r := &Request{Path: path, Delay: 1000 * time.Hour, MaxDelay: 1000 * time.Hour}
+		r := &Request{Path: path, Options: &Options{Delay: 1000 * time.Hour, MaxDelay: 1000 * time.Hour}}
 		done := make(chan bool, 1)
 		go func() {
 			h, err := table.Acquire(t.Context(), r, Exclusive)
@@ -446,7 +446,7 @@ func TestTryMeetsAnHeir(t *testing.T) {
 		other := heldByAnother(t, k)
 		table := New(&proc{kernel: k}, 0)
 		ctx, cancel := context.WithCancel(t.Context())
-		slow := &Request{Path: path, Delay: time.Hour, MaxDelay: time.Hour}
+		slow := &Request{Path: path, Options: &Options{Delay: time.Hour, MaxDelay: time.Hour}}
 		go func() { _, _ = table.Acquire(ctx, slow, Exclusive) }()
 		synctest.Wait()
 		time.Sleep(10 * time.Hour) // it tries no more
@@ -491,7 +491,7 @@ func TestPolling(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		r := &Request{Path: path, Delay: 10 * time.Millisecond, MaxDelay: 100 * time.Millisecond}
+		r := &Request{Path: path, Options: &Options{Delay: 10 * time.Millisecond, MaxDelay: 100 * time.Millisecond}}
 		if _, err := table.Acquire(ctx, r, Exclusive); err != context.DeadlineExceeded {
 			t.Errorf("error is %v", err)
 		}
@@ -597,7 +597,7 @@ func TestWriterAtTheGateIsWoken(t *testing.T) {
 			k := newKernel(path)
 			ours, theirs := New(&proc{kernel: k}, 10*time.Hour), New(&proc{kernel: k, pid: 1}, 0)
 			ours.minTurn = 10 * time.Hour
-			slow := func() *Request { return &Request{Path: path, Delay: time.Hour, MaxDelay: time.Hour} }
+			slow := func() *Request { return &Request{Path: path, Options: &Options{Delay: time.Hour, MaxDelay: time.Hour}} }
 			h, err := ours.Acquire(t.Context(), slow(), Shared)
 			must(t, err)
 			got := make(chan Hold, 1)
@@ -738,7 +738,7 @@ func TestNameGoesToAnotherFile(t *testing.T) {
 			table := New(&proc{kernel: k}, 0)
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
-			slow := &Request{Path: path, Delay: time.Hour, MaxDelay: time.Hour}
+			slow := &Request{Path: path, Options: &Options{Delay: time.Hour, MaxDelay: time.Hour}}
 			go func() {
 				h, err := table.Acquire(ctx, slow, Exclusive)
 				if err == nil {

@@ -123,10 +123,18 @@ type Watch interface {
 	Stop()
 }
 
-// A Request is what a caller wants to lock, and how it wants to wait.
+// A Request is what a caller wants to lock, and how.
 type Request struct {
 	Path string
+	*Options
 
+	// last is the file that Path named when it was last locked, and may be
+	// open. Table.mu protects it.
+	last ID
+}
+
+// Options are how callers want to wait for a lock. Requests may share them.
+type Options struct {
 	// Delay and MaxDelay are the times between tries where no event comes:
 	// the n-th wait is n×Delay, but at most MaxDelay.
 	Delay, MaxDelay time.Duration
@@ -136,10 +144,6 @@ type Request struct {
 	// ReaderPreference lets new readers pass a writer that waits in another
 	// process.
 	ReaderPreference bool
-
-	// last is the file that Path named when it was last locked, and may be
-	// open. Table.mu protects it.
-	last ID
 }
 
 // A Hold is one grant of a lock. It is given back once, by Release.

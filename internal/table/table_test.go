@@ -13,7 +13,7 @@ import (
 )
 
 func request(path string) *Request {
-	return &Request{Path: path, Delay: time.Millisecond, MaxDelay: time.Millisecond}
+	return &Request{Path: path, Options: &Options{Delay: time.Millisecond, MaxDelay: time.Millisecond}}
 }
 
 func must(t *testing.T, err error) {
@@ -449,7 +449,7 @@ func TestReadersBehindAWriterThatGivesUp(t *testing.T) {
 		table := New(&proc{kernel: k}, 0)
 		inside, err := table.Acquire(t.Context(), request(path), Shared)
 		must(t, err)
-		slow := &Request{Path: path, Delay: time.Hour, MaxDelay: time.Hour}
+		slow := &Request{Path: path, Options: &Options{Delay: time.Hour, MaxDelay: time.Hour}}
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _, _ = table.Acquire(ctx, slow, Exclusive) }()
 		synctest.Wait()

@@ -18,8 +18,10 @@ import (
 // For how long the process keeps an inotify instance and watches that nobody needs any more. To
 // remove a watch and to close an instance takes the kernel up to 10 ms, and both may well be needed
 // again soon: where processes take turns, in each of these. late is for how long where there was no
-// time to set a timer. They are variables for tests.
-var idle, late = 20 * time.Millisecond, 10 * time.Second
+// time to set a timer. again is for how long one who has found no instance does without: where more
+// processes wait than there are instances, to let each have one costs more than it saves. They are
+// variables for tests.
+var idle, late, again = 20 * time.Millisecond, 10 * time.Second, time.Second
 
 // Closing is what releases a lock, or comes with it. The link count of a file
 // that is removed or replaced changes, which is IN_ATTRIB.
@@ -51,7 +53,7 @@ type file struct {
 
 // A Watch is one waiter's interest in one file.
 type Watch struct {
-	fd       int // -1 if it cannot be watched
+	fd       int
 	wd       int32
 	event    chan struct{} // nil if there are none
 	read     chan struct{} // it is this one's turn to read
@@ -59,6 +61,7 @@ type Watch struct {
 	moved    bool          // an event was not just that somebody closed the file; the same
 	woken    bool          // the last Wait has seen an event
 	complete bool
+	retry    time.Time // when to look for an instance again; zero if that is of no use
 }
 
 // New watches the file that fd has open, whatever its name. It has to stay open until Stop.
@@ -77,6 +80,7 @@ func (w *Watch) begin() {
 		// Non-blocking, so that reading costs no thread.
 		instance, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 		if err != nil {
+			w.retry = time.Now().Add(again) // others of the user may have all
 			return
 		}
 		f := os.NewFile(uintptr(instance), "inotify")
@@ -92,7 +96,7 @@ func (w *Watch) begin() {
 	wd, err := unix.InotifyAddWatch(process.fd, "/proc/self/fd/"+strconv.Itoa(w.fd), closed|moved)
 	if err != nil {
 		sweepAfter(idle)
-		w.fd = -1 // without /proc it is not worth to try again
+		w.retry = time.Time{} // without /proc there never are any
 		return
 	}
 	w.wd = int32(wd)
@@ -145,9 +149,8 @@ func Tidy() {
 func (w *Watch) Wait(ctx context.Context, d time.Duration) bool {
 	if w.event == nil {
 		_ = wait(ctx, d, nil)
-		// Others of the user may have had all instances. What happens until there is one here, the
-		// caller finds out: he tries now.
-		if w.fd >= 0 && ctx.Err() == nil {
+		// What happens until there are events, the caller finds out: he tries now.
+		if !w.retry.IsZero() && time.Until(w.retry) <= 0 && ctx.Err() == nil {
 			w.begin()
 		}
 		return false

@@ -361,6 +361,7 @@ func TestLateSweep(t *testing.T) {
 
 // Where no instance is to be had a watch is a timer, until there is one.
 func TestInstanceLater(t *testing.T) {
+	set(t, &again, 0)
 	path := filepath.Join(t.TempDir(), "file")
 	for Tidy(); instances(t) > 0; { // of the tests before
 		time.Sleep(time.Millisecond)

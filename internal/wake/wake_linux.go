@@ -145,12 +145,16 @@ func Tidy() {
 }
 
 // Wait returns true after an event, also one since the last call, and false after d or when ctx is
-// done.
+// done, or earlier where there were no events to be had.
 func (w *Watch) Wait(ctx context.Context, d time.Duration) bool {
 	if w.event == nil {
+		look := !w.retry.IsZero()
+		if look {
+			d = min(d, time.Until(w.retry))
+		}
 		_ = wait(ctx, d, nil)
 		// What happens until there are events, the caller finds out: he tries now.
-		if !w.retry.IsZero() && time.Until(w.retry) <= 0 && ctx.Err() == nil {
+		if look && time.Until(w.retry) <= 0 && ctx.Err() == nil {
 			w.begin()
 		}
 		return false

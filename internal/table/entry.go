@@ -25,8 +25,8 @@ type entry struct {
 	holders  int
 	mode     Mode      // of the lock, while holders > 0
 	turnEnds time.Time // see minTurn; zero between turns
-	lastPath string    // named the file when it was released last,
-	lastTime time.Time // which was then
+	name     string    // that the file had when it was released last, if one is known
+	namedAt  time.Time // when that was
 	strays   []File    // descriptors to close when the lock is free
 	expiry   *time.Timer
 	armed    bool // expiry will come
@@ -105,7 +105,7 @@ func (e *entry) enter(ctx context.Context, r *Request, mode Mode, try, looked bo
 
 	case queued:
 		// Somebody else looked a moment ago, which is as good.
-		if !looked && (r.Path != e.lastPath || time.Since(e.lastTime) > minTurn) {
+		if !looked && (r.Path != e.name || time.Since(e.namedAt) > minTurn) {
 			e.table.mu.Unlock()
 			return nil, errStale
 		}
@@ -277,8 +277,6 @@ func (e *entry) lead(ctx context.Context, r *Request, mode Mode, try bool) error
 	if e.turnEnds.IsZero() {
 		e.turnEnds = time.Now().Add(e.turn)
 	}
-	r.last = e.id
-	e.table.lastPath, e.table.lastID = r.Path, e.id
 	e.hold(mode)
 	e.table.mu.Unlock()
 	return e.confirm(r)
@@ -297,17 +295,16 @@ func (e *entry) hold(mode Mode) {
 // gives it back to the kernel. A path that is not empty is known to name the file.
 func (e *entry) release(path string) error {
 	e.table.mu.Lock()
-	e.lastPath = path
-	if path != "" {
-		e.lastTime = time.Now()
-	}
+	now := time.Now()
+	e.table.name(e, path)
+	e.namedAt = now
 	e.holders--
 	if e.holders > 0 {
 		e.table.mu.Unlock()
 		return nil
 	}
 	next := e.queue.front()
-	over := next == nil || time.Until(e.turnEnds) <= 0
+	over := next == nil || !now.Before(e.turnEnds)
 	if !over && e.mode == Exclusive && next.mode == Exclusive {
 		e.queue.pop()
 		e.holders = 1
@@ -321,7 +318,7 @@ func (e *entry) release(path string) error {
 	}
 	e.busy = true
 	downgrade := !over && e.mode == Exclusive
-	keep := !over || next == nil && !e.contended && time.Since(e.opened) < e.table.linger
+	keep := !over || next == nil && !e.contended && now.Sub(e.opened) < e.table.linger
 	if over {
 		e.turnEnds = time.Time{}
 		e.standBack = next != nil
@@ -393,7 +390,7 @@ func (e *entry) settle(keep bool) (err error) {
 	}
 	e.busy, e.standBack, e.turnEnds = false, false, time.Time{}
 	if e.file == nil {
-		delete(e.table.entries, e.id)
+		e.table.remove(e)
 		return err
 	}
 	e.expireLater()

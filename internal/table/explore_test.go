@@ -297,8 +297,8 @@ func (r *run) run() {
 		}
 	}
 	for pid, table := range tables {
-		if len(table.entries) > 0 && !procs[pid].dead {
-			r.fault("process %d has %d entries", pid, len(table.entries))
+		if n := table.size(); n > 0 && !procs[pid].dead {
+			r.fault("process %d has %d entries", pid, n)
 		}
 	}
 	// So that the goroutines end, after a fault.

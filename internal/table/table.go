@@ -127,10 +127,6 @@ type Watch interface {
 type Request struct {
 	Path string
 	*Options
-
-	// last is the file that Path named when it was last locked, and may be
-	// open. Table.mu protects it.
-	last ID
 }
 
 // Options are how callers want to wait for a lock. Requests may share them.
@@ -164,9 +160,8 @@ type Table struct {
 	// is never held during a system call.
 	mu       sync.Mutex
 	entries  map[ID]*entry
+	names    map[string]*entry        // by entry.name
 	creating map[string]chan struct{} // closed when the attempt is over
-	lastPath string                   // that a lock was had by,
-	lastID   ID                       // and of which file
 }
 
 // New returns an empty table. A process must have one per System: two know
@@ -179,6 +174,7 @@ func New(system System, linger time.Duration) *Table {
 		maxTurn:  maxTurn,
 		grace:    grace,
 		entries:  make(map[ID]*entry),
+		names:    make(map[string]*entry),
 		creating: make(map[string]chan struct{}),
 	}
 }
@@ -215,10 +211,14 @@ func (t *Table) acquire(ctx context.Context, r *Request, mode Mode, try bool) (H
 		if err := ctx.Err(); err != nil {
 			return Hold{}, err
 		}
-		e, w, err := t.enter(ctx, r, mode, try, first)
-		if w != nil {
-			w.wait(ctx) // here, and not further down: see there
-			err = e.served(ctx, w)
+		e, looked, err := t.find(ctx, r, mode, first)
+		if e != nil {
+			var w *waiter
+			w, err = e.enter(ctx, r, mode, try, looked)
+			if w != nil {
+				w.wait(ctx) // here, and not further down: see there
+				err = e.served(ctx, w)
+			}
 		}
 		switch err {
 		case nil:
@@ -230,37 +230,27 @@ func (t *Table) acquire(ctx context.Context, r *Request, mode Mode, try bool) (H
 	}
 }
 
-// enter gets the lock of the file that r.Path names, or queues, as [entry.enter] does.
-func (t *Table) enter(ctx context.Context, r *Request, mode Mode, try, first bool) (*entry, *waiter, error) {
-	// A file is seldom replaced: what the path named last time it still names, and confirm
-	// looks after the fact. That saves a look before it where the file is open and the lock
-	// to be had at once. It is worth no wait: behind a file that the path does not name any
-	// more we could wait for ever.
-	t.mu.Lock()
-	if r.last == (ID{}) && r.Path == t.lastPath {
-		r.last = t.lastID // a handle is new, but hardly ever its path
-	}
-	if e := t.entries[r.last]; first && e != nil {
-		if w, err := e.enter(ctx, r, mode, try, false); err != errStale {
-			return e, w, err
+// find returns the entry of the file that r.Path names, with t.mu held, and reports whether it has
+// looked. It can do without where the file is open, as it is seldom replaced: what a path named a
+// moment ago it still names, and confirm looks after the fact. That is worth no wait: behind a file
+// that the path does not name any more we could wait for ever.
+func (t *Table) find(ctx context.Context, r *Request, mode Mode, first bool) (e *entry, looked bool, err error) {
+	if first {
+		t.mu.Lock()
+		if e := t.names[r.Path]; e != nil {
+			return e, false, nil
 		}
-	} else {
 		t.mu.Unlock()
 	}
-
 	id, err := t.system.Identify(r.Path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = t.create(ctx, r, mode)
 		}
-		return nil, nil, err
+		return nil, true, err
 	}
-
 	t.mu.Lock()
-	r.last = id
-	e := t.entry(id)
-	w, err := e.enter(ctx, r, mode, try, true)
-	return e, w, err
+	return t.entry(id), true, nil
 }
 
 // create makes the file of r, or waits for the goroutine that is about it: else each of a
@@ -319,6 +309,29 @@ func (t *Table) entry(id ID) *entry {
 		t.entries[id] = e
 	}
 	return e
+}
+
+// name notes that path names the file of e now, or, if it is empty, that no name is known. t.mu is
+// held.
+func (t *Table) name(e *entry, path string) {
+	if path == e.name {
+		return
+	}
+	delete(t.names, e.name)
+	e.name = path
+	if path == "" {
+		return
+	}
+	if other := t.names[path]; other != nil {
+		other.name = ""
+	}
+	t.names[path] = e
+}
+
+// remove takes an entry out that has nothing open. t.mu is held.
+func (t *Table) remove(e *entry) {
+	t.name(e, "")
+	delete(t.entries, e.id)
 }
 
 // Release gives the lock back. It reports whether path still named the locked

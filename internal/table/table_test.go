@@ -185,7 +185,7 @@ func mustBeEmpty(t *testing.T, table *Table) {
 	t.Helper()
 	for range 100_000 {
 		table.mu.Lock()
-		n := len(table.entries) + len(table.creating)
+		n := table.size()
 		table.mu.Unlock()
 		if n == 0 {
 			return
@@ -193,6 +193,53 @@ func mustBeEmpty(t *testing.T, table *Table) {
 		time.Sleep(time.Millisecond)
 	}
 	t.Error("entries are left")
+}
+
+// size is how much the table remembers. It is not locked.
+func (t *Table) size() int { return len(t.entries) + len(t.names) + len(t.creating) }
+
+// However names move between files, the table knows at most one file by a name and one name of a
+// file, and only of files that it has to do with.
+func TestNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel("a", "b", "c")
+		table := New(&proc{kernel: k}, time.Millisecond)
+		for range 10_000 {
+			name, other := string('a'+rune(rand.N(3))), string('a'+rune(rand.N(3)))
+			switch rand.N(4) {
+			case 0:
+				k.names[name] = k.names[other]
+			case 1:
+				k.create(name)
+			default:
+				h, err := table.Acquire(t.Context(), request(name), Exclusive)
+				must(t, err)
+				if h.entry.id != k.names[name].id {
+					t.Fatalf("%s is %v, and %v was locked", name, k.names[name].id, h.entry.id)
+				}
+				if rand.N(2) == 0 {
+					k.names[name] = k.names[other]
+				}
+				_, err = h.Release(name)
+				must(t, err)
+			}
+			time.Sleep(rand.N(time.Millisecond))
+			table.mu.Lock()
+			for name, e := range table.names {
+				if e.name != name || table.entries[e.id] != e {
+					t.Fatalf("%q leads to an entry of %q", name, e.name)
+				}
+			}
+			for _, e := range table.entries {
+				if e.name != "" && table.names[e.name] != e {
+					t.Fatalf("%q does not lead to its entry", e.name)
+				}
+			}
+			table.mu.Unlock()
+		}
+		time.Sleep(time.Second)
+		mustBeEmpty(t, table)
+	})
 }
 
 // When a system call of one goroutine fails, it gets the error, nothing is left behind, and

@@ -81,7 +81,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -111,8 +110,6 @@ var (
 // It is no [sync.Locker], as to acquire it can fail.
 type InterProcessLock struct {
 	handle
-
-	mu    sync.Mutex // protects holds
 	holds holds
 }
 
@@ -136,28 +133,14 @@ func NewInterProcessLock(path string, opts ...Option) *InterProcessLock {
 // left behind. Its cause is ctx.Err(), or what the operating system says about the
 // file, or [fs.ErrInvalid] for a path or an option that can never work.
 func (l *InterProcessLock) Acquire(ctx context.Context) error {
-	hold, err := l.acquire(ctx, table.Exclusive)
-	if err == nil {
-		l.add(hold)
-	}
-	return err
+	return l.acquire(ctx, table.Exclusive, &l.holds)
 }
 
 // TryAcquire acquires the lock if nobody holds it or waits for it in this process, and
 // reports whether it has. The error is as that of [InterProcessLock.Acquire]; that the
 // lock is held by somebody else is none.
 func (l *InterProcessLock) TryAcquire() (bool, error) {
-	hold, ok, err := l.try(table.Exclusive)
-	if ok {
-		l.add(hold)
-	}
-	return ok, err
-}
-
-func (l *InterProcessLock) add(hold table.Hold) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.holds.add(hold)
+	return l.try(table.Exclusive, &l.holds)
 }
 
 // Release gives back the lock that was acquired through l, by this goroutine or by
@@ -167,13 +150,7 @@ func (l *InterProcessLock) add(hold table.Hold) {
 // the lock has been released but its file was removed or replaced before. With any
 // other error, too, the lock is not held any more.
 func (l *InterProcessLock) Release() error {
-	l.mu.Lock()
-	hold, acquired := l.holds.take(l.Path())
-	l.mu.Unlock()
-	if !acquired {
-		return l.fail("release", ErrNotAcquired)
-	}
-	return l.release(hold)
+	return l.release(&l.holds)
 }
 
 // Acquired reports whether the lock is held through l. When others use l, the answer
@@ -181,41 +158,7 @@ func (l *InterProcessLock) Release() error {
 func (l *InterProcessLock) Acquired() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.holds) > 0
-}
-
-// holds are the grants of one kind through one handle, those on one file counted. Even of exclusive
-// ones there can be several, on different files, if the lock file was replaced in between.
-type holds []struct {
-	table.Hold
-	n int
-}
-
-func (h *holds) add(hold table.Hold) {
-	for i := range *h {
-		if (*h)[i].Hold == hold {
-			(*h)[i].n++
-			return
-		}
-	}
-	*h = append(*h, holds{{hold, 1}}...)
-}
-
-// take takes one out. They are not told apart, so one on a file that path does not name any more
-// goes first: then as many on the new file stay as there can be holders who rely on them.
-func (h *holds) take(path string) (table.Hold, bool) {
-	if len(*h) == 0 {
-		return table.Hold{}, false
-	}
-	i := 0
-	for len(*h) > 1 && i < len(*h)-1 && (*h)[i].Named(path) {
-		i++
-	}
-	hold := (*h)[i].Hold
-	if (*h)[i].n--; (*h)[i].n == 0 {
-		*h = slices.Delete(*h, i, i+1)
-	}
-	return hold, true
+	return l.holds.any()
 }
 
 // A handle is what the two types of lock have in common: a path, options, and the
@@ -223,6 +166,7 @@ func (h *holds) take(path string) (table.Hold, bool) {
 type handle struct {
 	request table.Request
 	options *options
+	mu      sync.Mutex // protects the holds of the lock
 }
 
 func (h *handle) init(path string, opts []Option) {
@@ -261,23 +205,33 @@ func (h *handle) check(ctx context.Context) error {
 }
 
 // acquire has a frame as small as it gets, as it is on the stack of everybody who waits.
-func (h *handle) acquire(ctx context.Context, mode table.Mode) (table.Hold, error) {
+func (h *handle) acquire(ctx context.Context, mode table.Mode, to *holds) error {
 	if err := h.check(ctx); err != nil {
-		return table.Hold{}, h.fail("acquire", err)
+		return h.fail("acquire", err)
 	}
 	if h.options.logger != nil {
-		return h.acquireAndLog(ctx, mode)
+		return h.acquireAndLog(ctx, mode, to)
 	}
 	hold, err := locks.Acquire(ctx, &h.request, mode)
-	return hold, h.fail("acquire", err)
+	return h.acquired(hold, err, to)
 }
 
 //go:noinline
-func (h *handle) acquireAndLog(ctx context.Context, mode table.Mode) (table.Hold, error) {
+func (h *handle) acquireAndLog(ctx context.Context, mode table.Mode, to *holds) error {
 	start := time.Now()
 	hold, err := locks.Acquire(ctx, &h.request, mode)
 	h.log("acquire", err, slog.String("mode", mode.String()), slog.Duration("waited", time.Since(start)))
-	return hold, h.fail("acquire", err)
+	return h.acquired(hold, err, to)
+}
+
+func (h *handle) acquired(hold table.Hold, err error, to *holds) error {
+	if err != nil {
+		return h.fail("acquire", err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	to.add(hold)
+	return nil
 }
 
 var (
@@ -285,18 +239,27 @@ var (
 	errEmptyPath  = fmt.Errorf("empty path: %w", fs.ErrInvalid)
 )
 
-func (h *handle) try(mode table.Mode) (table.Hold, bool, error) {
+func (h *handle) try(mode table.Mode, to *holds) (bool, error) {
 	if err := h.check(context.Background()); err != nil {
-		return table.Hold{}, false, h.fail("acquire", err)
+		return false, h.fail("acquire", err)
 	}
 	hold, ok, err := locks.Try(&h.request, mode)
 	if h.options.logger != nil {
 		h.log("try to acquire", err, slog.String("mode", mode.String()), slog.Bool("acquired", ok))
 	}
-	return hold, ok, h.fail("acquire", err)
+	if !ok {
+		return false, h.fail("acquire", err)
+	}
+	return true, h.acquired(hold, nil, to)
 }
 
-func (h *handle) release(hold table.Hold) error {
+func (h *handle) release(from *holds) error {
+	h.mu.Lock()
+	hold, acquired := from.take(h.request.Path)
+	h.mu.Unlock()
+	if !acquired {
+		return h.fail("release", ErrNotAcquired)
+	}
 	named, err := hold.Release(h.request.Path)
 	switch {
 	case !named && err == nil:
@@ -308,6 +271,53 @@ func (h *handle) release(hold table.Hold) error {
 		h.log("release", err)
 	}
 	return h.fail("release", err)
+}
+
+// holds are the grants of one kind through one handle, those on one file counted. Even of exclusive
+// ones there can be several, on different files, if the lock file was replaced in between.
+type holds struct{ first *grants }
+
+type grants struct {
+	on   table.Hold
+	n    int // 0 in the first only, which stays for the next time
+	next *grants
+}
+
+func (h holds) any() bool { return h.first != nil && h.first.n > 0 }
+
+func (h *holds) add(hold table.Hold) {
+	p := &h.first
+	for ; *p != nil && (*p).n > 0; p = &(*p).next {
+		if (*p).on == hold {
+			(*p).n++
+			return
+		}
+	}
+	if *p == nil {
+		*p = new(grants)
+	}
+	(*p).on, (*p).n = hold, 1
+}
+
+// take takes one out. They are not told apart, so one on a file that path does not name any more
+// goes first: then as many on the new file stay as there can be holders who rely on them.
+func (h *holds) take(path string) (table.Hold, bool) {
+	if !h.any() {
+		return table.Hold{}, false
+	}
+	p := &h.first
+	for (*p).next != nil && (*p).on.Named(path) {
+		p = &(*p).next
+	}
+	g := *p
+	hold := g.on
+	if g.n--; g.n == 0 {
+		g.on = table.Hold{}
+		if g != h.first || g.next != nil {
+			*p = g.next
+		}
+	}
+	return hold, true
 }
 
 // fail returns err as the user sees it, and nil if it is nil.

@@ -2,7 +2,6 @@ package fasteners
 
 import (
 	"context"
-	"sync"
 
 	"github.com/go-fasteners/fasteners/internal/table"
 )
@@ -21,8 +20,6 @@ import (
 // [WithReaderPreference].
 type InterProcessReaderWriterLock struct {
 	handle
-
-	mu               sync.Mutex // protects what follows
 	readers, writers holds
 }
 
@@ -38,71 +35,39 @@ func NewInterProcessReaderWriterLock(path string, opts ...Option) *InterProcessR
 // is done. A file that may only be read can be locked so. In all else it is as
 // [InterProcessLock.Acquire].
 func (l *InterProcessReaderWriterLock) AcquireReadLock(ctx context.Context) error {
-	hold, err := l.acquire(ctx, table.Shared)
-	if err == nil {
-		l.add(&l.readers, hold)
-	}
-	return err
+	return l.acquire(ctx, table.Shared, &l.readers)
 }
 
 // TryAcquireReadLock acquires the lock as a reader if no writer holds it or waits for it
 // in this process, and reports whether it has. The error is as that of
 // [InterProcessLock.Acquire].
 func (l *InterProcessReaderWriterLock) TryAcquireReadLock() (bool, error) {
-	hold, ok, err := l.try(table.Shared)
-	if ok {
-		l.add(&l.readers, hold)
-	}
-	return ok, err
-}
-
-func (l *InterProcessReaderWriterLock) add(h *holds, hold table.Hold) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	h.add(hold)
+	return l.try(table.Shared, &l.readers)
 }
 
 // ReleaseReadLock gives back one read lock that was acquired through l. Its error is as
 // that of [InterProcessLock.Release].
 func (l *InterProcessReaderWriterLock) ReleaseReadLock() error {
-	return l.releaseOne(&l.readers)
-}
-
-func (l *InterProcessReaderWriterLock) releaseOne(h *holds) error {
-	l.mu.Lock()
-	hold, ok := h.take(l.Path())
-	l.mu.Unlock()
-	if !ok {
-		return l.fail("release", ErrNotAcquired)
-	}
-	return l.release(hold)
+	return l.release(&l.readers)
 }
 
 // AcquireWriteLock waits until it has the lock alone, or ctx is done. In all else it is
 // as [InterProcessLock.Acquire].
 func (l *InterProcessReaderWriterLock) AcquireWriteLock(ctx context.Context) error {
-	hold, err := l.acquire(ctx, table.Exclusive)
-	if err == nil {
-		l.add(&l.writers, hold)
-	}
-	return err
+	return l.acquire(ctx, table.Exclusive, &l.writers)
 }
 
 // TryAcquireWriteLock acquires the lock as a writer if nobody holds it or waits for it in
 // this process, and reports whether it has. The error is as that of
 // [InterProcessLock.Acquire].
 func (l *InterProcessReaderWriterLock) TryAcquireWriteLock() (bool, error) {
-	hold, ok, err := l.try(table.Exclusive)
-	if ok {
-		l.add(&l.writers, hold)
-	}
-	return ok, err
+	return l.try(table.Exclusive, &l.writers)
 }
 
 // ReleaseWriteLock gives back the write lock that was acquired through l. Its error is as
 // that of [InterProcessLock.Release].
 func (l *InterProcessReaderWriterLock) ReleaseWriteLock() error {
-	return l.releaseOne(&l.writers)
+	return l.release(&l.writers)
 }
 
 // Downgrade makes the write lock that was acquired through l a read lock, to be released by

@@ -38,7 +38,8 @@ const (
 	goLibrary kind = iota
 	pythonLibrary
 	systemCall
-	noLock // only waits, which shows what the runtime costs
+	goroutinesOnly // excludes no processes, which shows what the turns of goroutines cost
+	noLock         // only waits, which shows what the runtime costs
 )
 
 // Those that are referred to.
@@ -64,6 +65,7 @@ var contenders = []*contender{
 	{name: blockingCallName, kind: systemCall, open: openDescriptor},
 	{name: "the same, path checked twice", kind: systemCall, open: openChecked},
 	{name: "F_OFD_SETLKW, open and close", kind: systemCall, open: openEachTime},
+	{name: "Go channel, path checked once", kind: goroutinesOnly, open: openTurns, cancellable: true, guards: true},
 	{name: "Python fasteners", kind: pythonLibrary, module: "fasteners", cancellable: true},
 	{name: "Python filelock", kind: pythonLibrary, module: "filelock", cancellable: true},
 	{name: "Python portalocker", kind: pythonLibrary, module: "portalocker", cancellable: true},
@@ -223,6 +225,35 @@ func (l *checked) check() error {
 	if err == nil && st.Ino != l.ino {
 		err = errors.New("path names another file")
 	}
+	return err
+}
+
+// turns has no lock. Goroutines take turns by a channel, in order of arrival, and look at the path
+// once in each, as the file may be replaced in any.
+type turns struct{ *checked }
+
+var place = make(chan struct{}, 1)
+
+func openTurns(path string) (fasteners.Locker, error) {
+	l, err := openChecked(path)
+	if err != nil {
+		return nil, err
+	}
+	return turns{l.(*checked)}, nil
+}
+
+func (l turns) Acquire(ctx context.Context) error {
+	select {
+	case place <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l turns) Release() error {
+	err := l.check()
+	<-place
 	return err
 }
 

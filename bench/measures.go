@@ -30,7 +30,8 @@ var measures = []struct {
 }
 
 // Who can take part in a measure.
-func anyLock(c *contender) bool       { return c.kind != noLock && !c.handoffOnly }
+func aLock(c *contender) bool         { return c.kind != noLock && c.kind != goroutinesOnly }
+func anyLock(c *contender) bool       { return aLock(c) && !c.handoffOnly }
 func goLock(c *contender) bool        { return anyLock(c) && c.kind != pythonLibrary }
 func goLibraryLock(c *contender) bool { return anyLock(c) && c.kind == goLibrary }
 
@@ -55,7 +56,7 @@ func uncontended(b *bench) *result {
 
 // ownHandles is eight goroutines that compete through handles of their own.
 func ownHandles(b *bench) *result {
-	r := b.goroutines(goLock, false)
+	r := b.goroutines(func(c *contender) bool { return goLock(c) || c.kind == goroutinesOnly }, false)
 	r.title = "8 goroutines of one process, a handle each"
 	gofrs := r.bestGofrs(median(rate), math.Max)
 	r.rateColumns(gofrs)
@@ -65,7 +66,7 @@ func ownHandles(b *bench) *result {
 
 // sharedHandle is the same with one handle for all.
 func sharedHandle(b *bench) *result {
-	r := b.goroutines(goLibraryLock, true)
+	r := b.goroutines(func(c *contender) bool { return goLibraryLock(c) || c.kind == goroutinesOnly }, true)
 	r.title = "8 goroutines of one process, one handle for all"
 	r.text = "Who loses updates does not exclude goroutines that share a handle: how fast that is means nothing."
 	lockedfile := r.named(lockedfileName)
@@ -126,7 +127,7 @@ func processes(b *bench) *result {
 // handoff is from just before a process releases the lock until another one, which has
 // waited for it all the time, has it.
 func handoff(b *bench) *result {
-	r := b.newResult(func(c *contender) bool { return c.kind != noLock }, 2)
+	r := b.newResult(aLock, 2)
 	defer r.leave()
 	handOff := func(e *entrant) ([]reply, error) {
 		holder, waiter := e.processes[0], e.processes[1]
@@ -176,7 +177,7 @@ func handoff(b *bench) *result {
 
 // cpuOfWaiting is what a process takes to wait for a lock that does not come.
 func cpuOfWaiting(b *bench) *result {
-	r := b.newResult(func(c *contender) bool { return c.cancellable && !c.handoffOnly }, 0)
+	r := b.newResult(func(c *contender) bool { return c.cancellable && !c.handoffOnly && c.kind != goroutinesOnly }, 0)
 	interleave(r.entrants, b.waits, func(e *entrant) ([]reply, error) {
 		// At the same time: it takes long, and they do little.
 		rounds, errs := make([][]reply, len(few)), make([]error, len(few))
@@ -252,7 +253,6 @@ func waiters12k(b *bench) *result {
 	r := manyWaiters(b, b.many[0], func(c *contender) bool { return goLock(c) || c.kind == noLock })
 	r.require("threads", median(only(0, threads)), "≤", 16, number)
 	r.require("CPU", median(only(0, load)), "≤", 0.02, percent)
-	r.require("memory of the process", median(only(0, memory)), "≤", 40e6, megabytes)
 	r.require("memory added", median(only(0, added)), "≤", 40e6, megabytes)
 	r.require("all get the lock in", median(servedIn), "≤", 300e6, duration)
 	return r

@@ -3,7 +3,6 @@
 package fasteners
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -69,16 +68,32 @@ func (*system) open(path string, modes table.Mode) (table.File, table.ID, error)
 func (*system) create(path string, perm fs.FileMode) (table.File, table.ID, error) {
 	const access, modes = unix.O_RDWR | unix.O_CREAT, table.Shared | table.Exclusive
 	f, id, err := open(path, access, modes, perm)
-	// Somebody may remove a directory that is still empty. It does not help to try for ever:
-	// the path can be a symbolic link into a directory that is missing.
-	for tries := 0; err == unix.ENOENT && tries < 100; tries++ {
-		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != unix.ENOENT {
+		return f, id, err
+	}
+	for range 100 {
+		failed := path
+		if err = mkdirAll(filepath.Dir(path), 0o777); err == nil {
+			f, id, err = open(path, access, modes, perm)
+			if err != unix.ENOENT {
+				return f, id, err
+			}
+		} else if e, ok := err.(*fs.PathError); ok && (e.Err == unix.ENOENT || e.Err == unix.EEXIST) {
+			failed = e.Path
+		} else {
 			return nil, table.ID{}, err
 		}
-		f, id, err = open(path, access, modes, perm)
+		// Somebody may remove a directory that is still empty, and be faster each time. With the
+		// directory in its place it does not help to try for ever: the path can be a symbolic
+		// link into one that is missing, or the current directory have been removed.
+		if _, err := stat.Path(filepath.Dir(failed)); err == unix.ENOENT {
+			return nil, table.ID{}, table.ErrAgain
+		}
 	}
-	return f, id, err
+	return nil, table.ID{}, err
 }
+
+var mkdirAll = os.MkdirAll // a variable for tests
 
 func (*system) Claim(id table.ID) (drop func()) { return claim.Make(id.Volume, id.File) }
 func (*system) Claimed(id table.ID) bool        { return claim.Made(id.Volume, id.File) }
@@ -105,7 +120,7 @@ func open(path string, flags int, modes table.Mode, perm fs.FileMode) (table.Fil
 	if err == unix.EAGAIN {
 		// Of a lease, as file servers have (fcntl(2)). To wait until it is broken,
 		// without O_NONBLOCK, would outlast any context.
-		err = table.ErrLeased
+		err = table.ErrAgain
 	}
 	if err != nil {
 		return nil, table.ID{}, err

@@ -48,7 +48,7 @@ type System interface {
 	Names(path string, id ID) (bool, error)
 
 	// Open opens the regular file that path names, so that it can be locked
-	// in mode. It creates nothing, and never blocks: see ErrLeased.
+	// in mode. It creates nothing, and never blocks: see ErrAgain.
 	Open(path string, mode Mode) (File, ID, error)
 
 	// Create is Open, but first makes the file, and the directories above
@@ -179,9 +179,9 @@ func New(system System, linger time.Duration) *Table {
 	}
 }
 
-// ErrLeased is the error of Open and Create when somebody else has to agree to the open, and
-// has been asked to.
-var ErrLeased = errors.New("file is leased")
+// ErrAgain is the error of Open and Create when it is up to others that this fails now: who has a
+// lease on the file has been asked to give it up, or a directory is removed whenever it was made.
+var ErrAgain = errors.New("try again")
 
 // These never leave the package.
 var (
@@ -278,7 +278,7 @@ func (t *Table) create(ctx context.Context, r *Request, mode Mode) error {
 	delete(t.creating, r.Path)
 	t.mu.Unlock()
 	close(done)
-	if err == nil || err == ErrLeased {
+	if err == nil || err == ErrAgain {
 		err = errStale
 	}
 	return err

@@ -148,7 +148,7 @@ func (e *entry) try(r *Request, mode Mode, look bool) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return errStale
-		case err == ErrLeased:
+		case err == ErrAgain:
 			return errBusy
 		case err != nil:
 			return err

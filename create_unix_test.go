@@ -1,0 +1,77 @@
+//go:build unix
+
+package fasteners
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// removing lets somebody remove dir after directories have been made for the n-th time, if remove says
+// so.
+func removing(t *testing.T, dir string, remove func(n int) bool) {
+	n := 0
+	mkdirAll = func(path string, perm fs.FileMode) error {
+		err := os.MkdirAll(path, perm)
+		if n++; remove(n) {
+			_ = os.RemoveAll(dir)
+		}
+		return err
+	}
+	t.Cleanup(func() { mkdirAll = os.MkdirAll })
+}
+
+// However often somebody is faster to remove the directory, that is no error of acquire.
+func TestDirectoryIsRemovedEachTime(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a")
+	l := NewInterProcessLock(filepath.Join(dir, "b", "lock"))
+	removing(t, dir, func(n int) bool { return n <= 1000 })
+	if ok, err := l.TryAcquire(); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if err := l.Release(); err != nil {
+		t.Error(err)
+	}
+}
+
+// And it ends with the context.
+func TestDirectoryIsRemovedForEver(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a")
+	l := NewInterProcessLock(filepath.Join(dir, "b", "lock"))
+	ctx, cancel := context.WithCancel(context.Background())
+	removing(t, dir, func(n int) bool {
+		if n == 1000 {
+			cancel()
+		}
+		return true
+	})
+	if err := l.Acquire(ctx); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// Where nothing can be made, acquire says so.
+func TestNoDirectoryCanBeMade(t *testing.T) {
+	dir := t.TempDir()
+	gone := filepath.Join(dir, "gone")
+	if err := os.Mkdir(gone, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(filepath.Join(dir, "none", "lock"), link); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(gone)
+	if err := os.Remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"lock", "a/lock", "a/b/lock", link} {
+		if err := NewInterProcessLock(path).Acquire(context.Background()); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}

@@ -81,6 +81,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -357,6 +359,9 @@ func (s *system) Open(path string, mode table.Mode) (table.File, table.ID, error
 // and allow less.
 func (s *system) Create(path string, mode table.Mode, perm fs.FileMode) (table.File, table.ID, error) {
 	f, id, err := s.create(path, perm)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, id, err = s.createBelow(path, perm)
+	}
 	if isPermission(err) {
 		if f, id, err := s.Open(path, mode); err == nil {
 			return f, id, nil
@@ -364,6 +369,37 @@ func (s *system) Create(path string, mode table.Mode, perm fs.FileMode) (table.F
 	}
 	return f, id, err
 }
+
+// createBelow makes the directories, too.
+func (s *system) createBelow(path string, perm fs.FileMode) (f table.File, id table.ID, err error) {
+	for range 100 {
+		failed := path
+		if err = mkdirAll(filepath.Dir(path), 0o777); err == nil {
+			f, id, err = s.create(path, perm)
+			if !errors.Is(err, fs.ErrNotExist) {
+				return f, id, err
+			}
+		} else if e, ok := err.(*fs.PathError); ok && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist)) {
+			failed = e.Path
+		} else {
+			return nil, table.ID{}, err
+		}
+		// Somebody may remove a directory that is still empty, and be faster each time. With the
+		// directory in its place it does not help to try for ever: the path can be a symbolic
+		// link into one that is missing, or the current directory have been removed. And a drive
+		// that is missing, or a host, nobody can make.
+		dir := filepath.Dir(failed)
+		if _, statErr := os.Stat(dir); errors.Is(statErr, fs.ErrNotExist) {
+			if dir == filepath.Dir(dir) {
+				break
+			}
+			return nil, table.ID{}, table.ErrAgain
+		}
+	}
+	return nil, table.ID{}, err
+}
+
+var mkdirAll = os.MkdirAll // a variable for tests
 
 // An Option changes how a lock behaves. The same options serve both types of lock.
 type Option interface{ apply(*options) }

@@ -5,8 +5,6 @@ package fasteners
 import (
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -66,34 +64,8 @@ func (*system) open(path string, modes table.Mode) (table.File, table.ID, error)
 }
 
 func (*system) create(path string, perm fs.FileMode) (table.File, table.ID, error) {
-	const access, modes = unix.O_RDWR | unix.O_CREAT, table.Shared | table.Exclusive
-	f, id, err := open(path, access, modes, perm)
-	if err != unix.ENOENT {
-		return f, id, err
-	}
-	for range 100 {
-		failed := path
-		if err = mkdirAll(filepath.Dir(path), 0o777); err == nil {
-			f, id, err = open(path, access, modes, perm)
-			if err != unix.ENOENT {
-				return f, id, err
-			}
-		} else if e, ok := err.(*fs.PathError); ok && (e.Err == unix.ENOENT || e.Err == unix.EEXIST) {
-			failed = e.Path
-		} else {
-			return nil, table.ID{}, err
-		}
-		// Somebody may remove a directory that is still empty, and be faster each time. With the
-		// directory in its place it does not help to try for ever: the path can be a symbolic
-		// link into one that is missing, or the current directory have been removed.
-		if _, err := stat.Path(filepath.Dir(failed)); err == unix.ENOENT {
-			return nil, table.ID{}, table.ErrAgain
-		}
-	}
-	return nil, table.ID{}, err
+	return open(path, unix.O_RDWR|unix.O_CREAT, table.Shared|table.Exclusive, perm)
 }
-
-var mkdirAll = os.MkdirAll // a variable for tests
 
 func (*system) Claim(id table.ID) (drop func()) { return claim.Make(id.Volume, id.File) }
 func (*system) Claimed(id table.ID) bool        { return claim.Made(id.Volume, id.File) }

@@ -551,3 +551,19 @@ func TestDirectoriesComeAndGo(t *testing.T) {
 	close(stop)
 	wg.Wait()
 }
+
+// Where nothing can be made, acquire says so.
+func TestNoDirectoryCanBeMade(t *testing.T) {
+	dir := t.TempDir()
+	gone := filepath.Join(dir, "gone")
+	must(t, os.Mkdir(gone, 0o777))
+	link := filepath.Join(dir, "link")
+	must(t, os.Symlink(filepath.Join(dir, "none", "lock"), link))
+	t.Chdir(gone)
+	must(t, os.Remove(gone))
+	for _, path := range []string{"lock", "a/lock", "a/b/lock", link} {
+		if err := fasteners.NewInterProcessLock(path).Acquire(background); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}

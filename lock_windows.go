@@ -62,15 +62,7 @@ func (*system) create(path string, perm fs.FileMode) (table.File, table.ID, erro
 	if perm&0o200 == 0 {
 		attributes = windows.FILE_ATTRIBUTE_READONLY
 	}
-	const modes = table.Shared | table.Exclusive
-	f, id, err := openFile(path, modes, windows.OPEN_ALWAYS, attributes)
-	if err == windows.ERROR_PATH_NOT_FOUND {
-		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-			return nil, table.ID{}, err
-		}
-		f, id, err = openFile(path, modes, windows.OPEN_ALWAYS, attributes)
-	}
-	return f, id, err
+	return openFile(path, table.Shared|table.Exclusive, windows.OPEN_ALWAYS, attributes)
 }
 
 func (*system) Claim(id table.ID) (drop func()) { return claim.Make(id.Volume, id.File) }

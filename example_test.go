@@ -26,13 +26,13 @@ var (
 func ExampleWithLock() {
 	lock := fasteners.NewInterProcessLock(lockFile)
 
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	waitCtx, cancel := context.WithTimeout(ctx, 5*time.Second) // bounds the wait, not the work
 	defer cancel()
-	err := fasteners.WithLock(ctx, lock, func(ctx context.Context) error {
-		return writeReport(ctx) // nobody else is here
+	err := fasteners.WithLock(waitCtx, lock, func(context.Context) error {
+		return writeReport(ctx)
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
-		log.Print("somebody else had it for all of five seconds")
+		log.Print("timed out")
 	}
 	// Output: written
 }

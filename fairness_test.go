@@ -151,14 +151,15 @@ func TestBusyProcesses(t *testing.T) {
 	}
 }
 
-// Readers get in among writers that lock all the time, and a writer among readers.
+// Readers get in among writers that lock all the time, and a writer among readers. Where processes poll
+// it takes a moment at which the lock is free.
 func TestReadersAndWritersGetIn(t *testing.T) {
 	for _, test := range []struct{ busy, quiet string }{{"write", "read"}, {"read", "write"}} {
 		t.Run(test.quiet+" among "+test.busy, func(t *testing.T) {
 			path := lockPath(t)
 			var busy []looper
 			for range 4 {
-				busy = append(busy, startLoop(t, path, test.busy, 1, time.Millisecond, 0))
+				busy = append(busy, startLoop(t, path, test.busy, 1, time.Millisecond, restWherePolling))
 			}
 			for _, l := range busy {
 				l.begin()
@@ -177,6 +178,55 @@ func TestReadersAndWritersGetIn(t *testing.T) {
 				l.finish()
 			}
 		})
+	}
+}
+
+// Readers of one process overlap all the time, and give up waiting all the time, or a writer of it does.
+// A writer of another process gets in.
+func TestWriterAmongReadersThatGiveUp(t *testing.T) {
+	for _, fickle := range []string{"readers", "readers and a writer"} {
+		t.Run(fickle, func(t *testing.T) {
+			path := lockPath(t)
+			p := startHelper(t, "give up reading", path, fickle)
+			p.expect("held")
+			for _, ctx := range []context.Context{background, cancellable(t)} {
+				s := sides(path)[2]
+				must(t, s.acquire(ctx))
+				s.mustRelease(t)
+			}
+			p.finish()
+		})
+	}
+}
+
+func init() {
+	helpers["give up reading"] = func(in *bufio.Reader, args []string) error {
+		ctx, cancel := context.WithCancel(background)
+		go func() { io.Copy(io.Discard, in); cancel() }()
+		var wg sync.WaitGroup
+		var first sync.Once
+		loop := func(mode int, wait, hold time.Duration) {
+			s := sides(args[0])[mode]
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					ctx, cancel := context.WithTimeout(ctx, wait)
+					if s.acquire(ctx) == nil {
+						first.Do(func() { fmt.Println("held") })
+						time.Sleep(hold)
+						_ = s.release()
+					}
+					cancel()
+				}
+			})
+		}
+		for range 32 {
+			loop(1, 20*time.Millisecond, 50*time.Millisecond)
+		}
+		if args[1] != "readers" {
+			loop(2, 10*time.Millisecond, 0)
+		}
+		wg.Wait()
+		return nil
 	}
 }
 

@@ -1,77 +1,63 @@
-// Package fasteners provides locks between processes: on a lock file, released by
-// the operating system when a process dies. It is the Go counterpart of Python's
-// fasteners, and excludes processes that use that.
+// Package fasteners provides cross-process locks backed by a lock file. It is the Go counterpart of
+// Python's fasteners: programs that use either exclude each other.
 //
-// An [InterProcessLock] has one holder. An [InterProcessReaderWriterLock] has one
-// writer or any number of readers. Whoever locks the same file takes part,
-// whatever name it uses for the file and whichever of the two types:
+// An [InterProcessLock] has one holder. An [InterProcessReaderWriterLock] has either one writer or any
+// number of readers. Both types exclude each other on the same file, under whatever path it is opened. If
+// a holder exits, for whatever reason, the operating system releases its lock.
 //
-//	var lock = fasteners.NewInterProcessLock("/var/lock/report.lock")
+//	var lock = fasteners.NewInterProcessLock("/run/report/lock")
 //
 //	func report(ctx context.Context) error {
-//		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+//		waitCtx, cancel := context.WithTimeout(ctx, 5*time.Second) // bounds the wait only
 //		defer cancel()
-//		return fasteners.WithLock(ctx, lock, func(ctx context.Context) error {
-//			return writeReport(ctx) // nobody else is here
+//		return fasteners.WithLock(waitCtx, lock, func(context.Context) error {
+//			return writeReport(ctx)
 //		})
 //	}
 //
+// # The lock file
+//
+// Use a separate file, such as data.json.lock for data.json, and do not open it in any other way. On
+// systems other than Linux the locks of this package belong to the process, and closing any descriptor of
+// the file, as os.ReadFile does, drops them. On Windows a locked file cannot be read through another
+// handle.
+//
+// The file is created if it does not exist, along with its parent directories. It is never written,
+// truncated or removed; leave it in place. Acquire verifies that the path still names the file that it
+// has locked, and retries if not. If the file is removed or replaced while the lock is held, another
+// process can lock the new file at the same time; Release reports this with [ErrReplaced].
+//
+// Locks are advisory: they exclude only programs that use them. They are those of fcntl(2) on POSIX
+// systems, and of LockFileEx on Windows. Programs that use flock(2) are not excluded. Whoever may read
+// the lock file can hold a read lock, and so keep writers out.
+//
+// On Windows the lock file cannot be removed, renamed or replaced while the lock is held or waited for.
+// The locks are on its first byte there. Leave the file empty: Python's InterProcessLock, which locks the
+// byte behind the last one, takes part only then.
+//
 // # Goroutines
 //
-// A goroutine counts as a process. Locks may be used by any number of goroutines,
-// through one value or several, and these exclude each other just as processes do.
-// In a process they are served in order of arrival, readers that follow one another
-// together. A lock belongs to nobody in particular: as with a [sync.Mutex], one
-// goroutine may acquire it and another release it.
-//
-// No lock is reentrant: to acquire one that the same goroutine holds waits for that
-// goroutine, which is for ever or until the context is done. Nor can a read lock be
-// upgraded to a write lock.
+// Goroutines exclude each other as processes do, whether they share a lock value or not. Within a
+// process, waiters are served in order of arrival, consecutive readers together. As with a [sync.Mutex],
+// one goroutine may release a lock that another acquired. Locks are not reentrant: acquiring a lock that
+// the calling goroutine already holds blocks until the context is done. A read lock cannot be upgraded.
 //
 // # Waiting
 //
-// A context bounds each wait, by a deadline or by cancellation. When it is done,
-// acquire returns at once with an error that [errors.Is] finds to be
-// [context.DeadlineExceeded] or [context.Canceled], and nothing is left behind.
+// Every wait is bounded by a context. When the context is done, Acquire returns immediately, with an
+// error for which [errors.Is] reports [context.DeadlineExceeded] or [context.Canceled], and leaves
+// nothing behind. On Linux the kernel does the waiting, on file systems known to be local: it grants the
+// lock as soon as the holder releases it or exits. On Windows a release wakes waiters of the same
+// session. Otherwise waiters poll: see [WithPollInterval]. In any case a waiter finds within a second or
+// so that its file was removed or replaced.
 //
-// On Linux a waiter is woken when another process closes the lock file, which
-// releasing it and dying both entail; on Windows when another process of the same
-// session releases it by this package. Elsewhere, and where that gives no sign (for
-// another host on a network file system, or a program that unlocks the file and keeps
-// it open), it tries again from time to time: see [WithPollInterval]. With a context
-// that cannot be done, such as [context.Background], the operating system does the
-// waiting.
-//
-// Where waiters are woken, others do not pass one for ever because they are faster: once it
-// was passed, and again 5 ms later, the processes that use this package stand back for it
-// before they wait or try themselves, for up to 2 ms each time. On Linux it is then passed by
-// each of them once at most; on Windows the system chooses whom a release wakes.
-//
-// Thousands of goroutines that wait for one lock file cost the process one descriptor of
-// it and at most one thread. On Linux there can be two descriptors more for all lock
-// files, while somebody waits and for a moment after that.
-//
-// # The lock file
-//
-// It is created where it is missing, with the directories above it, and is never
-// written to, truncated or removed. Leave it in place. Should somebody remove or
-// replace it, there are still no two holders of one name: acquire makes sure that the
-// path names the very file that it has locked, and starts over when not. For a holder
-// whose file is removed meanwhile the protection is gone, as others can lock the new
-// one: release reports this as [ErrReplaced].
-//
-// The locks are advisory: they keep out only those who ask.
-//
-// On Windows an open file stays: to remove, rename or replace the lock file fails for as
-// long as somebody holds the lock or waits for it. And there the locks are on the first
-// byte, which, if the file has one, others cannot write meanwhile, nor read under an
-// exclusive lock. Best leave the file empty; Python's InterProcessLock, which locks
-// the byte behind the last one, takes part only then.
+// Thousands of goroutines that wait for one lock file cost the process one descriptor and at most one
+// thread.
 //
 // # Errors
 //
-// Every error of a lock is an [*fs.PathError], with the path and with "acquire", "release"
-// or "downgrade" as Op. Take it apart with [errors.Is] and [errors.As].
+// Errors of lock methods are of type [*fs.PathError], with Op "acquire", "release" or "downgrade". Use
+// [errors.Is] and [errors.As] to test for their cause.
 package fasteners
 
 import (
@@ -83,6 +69,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -91,80 +78,73 @@ import (
 )
 
 var (
-	// ErrNotAcquired is the cause of the error of a release by one who holds no
-	// lock. Nothing has been changed.
+	// ErrNotAcquired is wrapped by the error returned when releasing or downgrading a lock that is not
+	// held. Nothing has changed then.
 	ErrNotAcquired = errors.New("lock is not acquired")
 
-	// ErrReplaced is the cause of the error of a release that found the path to
-	// name another file than the locked one, or none. The lock has been released.
-	// But since the file was removed or replaced, others could lock a new one:
-	// what was done under the lock may not have been done alone.
+	// ErrReplaced is wrapped by the error returned when releasing a lock whose file was removed or
+	// replaced while it was held, or which the path does not name for another reason. The lock has been
+	// released, but another process may have held a lock on the new file at the same time.
 	ErrReplaced = errors.New("lock file was removed or replaced while locked")
 )
 
-// An InterProcessLock is a lock on a file that one goroutine of one process holds at
-// a time. To an [InterProcessReaderWriterLock] on the same file it is a writer.
+// An InterProcessLock is a lock on a file with one holder: one goroutine of one process. To an
+// [InterProcessReaderWriterLock] on the same file it is a writer.
 //
-// It may be used by any number of goroutines, and must not be copied. It is not
-// reentrant. When the process ends, however that happens, the operating system
-// releases it.
+// It may be used by any number of goroutines, and must not be copied. It is not reentrant. When the
+// process exits, for whatever reason, the operating system releases the lock.
 //
-// It is no [sync.Locker], as to acquire it can fail.
+// It does not implement [sync.Locker], because acquiring it can fail.
 type InterProcessLock struct {
 	handle
 	holds holds
 }
 
-// NewInterProcessLock returns a lock on the file that path names. Nothing is opened or
-// created before the lock is acquired.
+// NewInterProcessLock returns a lock on the file that path names. It opens and creates nothing: the
+// options and the path are checked when the lock is acquired.
 //
-// A relative path is looked up from the current directory, each time that the lock is
-// acquired or released. Options and path are checked when it is acquired.
+// A relative path is relative to the directory that is current when the lock is acquired or released.
 func NewInterProcessLock(path string, opts ...Option) *InterProcessLock {
 	l := new(InterProcessLock)
 	l.init(path, opts)
 	return l
 }
 
-// Acquire waits until it has the lock, or ctx is done. A ctx that is done already wins
-// over a lock that is free.
+// Acquire acquires the lock, waiting until it is available or ctx is done. If ctx is already done,
+// Acquire fails even if the lock is free.
 //
-// When Acquire returns nil, the path names the very file that is locked, and no other
-// goroutine or process will acquire the lock until [InterProcessLock.Release] or the
-// end of this process. Any other outcome is an [*fs.PathError], with nothing held or
-// left behind. Its cause is ctx.Err(), or what the operating system says about the
-// file, or [fs.ErrInvalid] for a path or an option that can never work.
+// If Acquire returns nil, the path names the locked file, and no other goroutine or process acquires the
+// lock before [InterProcessLock.Release]. Otherwise it returns an [*fs.PathError], and the lock is not
+// held. The error wraps ctx.Err(), the error of the operating system, or [fs.ErrInvalid] if the path or
+// an option is invalid.
 func (l *InterProcessLock) Acquire(ctx context.Context) error {
 	return l.acquire(ctx, table.Exclusive, &l.holds)
 }
 
-// TryAcquire acquires the lock if nobody holds it or waits for it in this process, and
-// reports whether it has. The error is as that of [InterProcessLock.Acquire]; that the
-// lock is held by somebody else is none.
+// TryAcquire acquires the lock without waiting and reports whether it succeeded. It returns false and a
+// nil error if the lock is held, or if a goroutine of this process is waiting for it.
 func (l *InterProcessLock) TryAcquire() (bool, error) {
 	return l.try(table.Exclusive, &l.holds)
 }
 
-// Release gives back the lock that was acquired through l, by this goroutine or by
-// another one.
+// Release releases the lock, which this or another goroutine acquired through l.
 //
-// The cause of its error is [ErrNotAcquired] if there was none, and [ErrReplaced] if
-// the lock has been released but its file was removed or replaced before. With any
-// other error, too, the lock is not held any more.
+// Its error wraps [ErrNotAcquired] if the lock was not held, and [ErrReplaced] if it was released but its
+// file had been removed or replaced. Whatever the error, the lock is no longer held.
 func (l *InterProcessLock) Release() error {
 	return l.release(&l.holds)
 }
 
-// Acquired reports whether the lock is held through l. When others use l, the answer
-// may be out of date as soon as it is there.
+// Acquired reports whether the lock is held through l. The result may be stale by the time it is returned
+// if other goroutines use l.
 func (l *InterProcessLock) Acquired() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.holds.any()
+	return len(l.holds) > 0
 }
 
-// A handle is what the two types of lock have in common: a path, options, and the
-// way to the process's table of locks.
+// A handle is what the two types of lock have in common: a path, options, and the way to the process's
+// table of locks.
 type handle struct {
 	request table.Request
 	options *options
@@ -189,70 +169,68 @@ func (h *handle) init(path string, opts []Option) {
 // Path returns the path that the lock was made with.
 func (h *handle) Path() string { return h.request.Path }
 
-// Exists reports whether the lock file exists. It says nothing about who holds the
-// lock: the file stays when the lock is released.
+// Exists reports whether the lock file exists. It says nothing about who holds the lock: the file stays
+// when the lock is released.
 func (h *handle) Exists() bool {
-	return exists(h.request.Path)
+	_, err := os.Stat(h.request.Path)
+	return err == nil
 }
 
 // check returns an error if nothing can be acquired through h.
 func (h *handle) check(ctx context.Context) error {
 	switch {
 	case ctx == nil:
-		return errNilContext
+		return fmt.Errorf("nil context: %w", fs.ErrInvalid)
 	case h.request.Path == "": // as in a lock that was not made by its constructor
-		return errEmptyPath
+		return fmt.Errorf("empty path: %w", fs.ErrInvalid)
 	}
 	return h.options.invalid
 }
 
-// acquire has a frame as small as it gets, as it is on the stack of everybody who waits.
+// acquire has a small frame, since it is on the stack of every goroutine that waits.
 func (h *handle) acquire(ctx context.Context, mode table.Mode, to *holds) error {
 	if err := h.check(ctx); err != nil {
 		return h.fail("acquire", err)
 	}
+	var start time.Time
 	if h.options.logger != nil {
-		return h.acquireAndLog(ctx, mode, to)
+		start = time.Now()
 	}
 	hold, err := locks.Acquire(ctx, &h.request, mode)
-	return h.acquired(hold, err, to)
-}
-
-//go:noinline
-func (h *handle) acquireAndLog(ctx context.Context, mode table.Mode, to *holds) error {
-	start := time.Now()
-	hold, err := locks.Acquire(ctx, &h.request, mode)
-	h.log("acquire", err, slog.String("mode", mode.String()), slog.Duration("waited", time.Since(start)))
-	return h.acquired(hold, err, to)
-}
-
-func (h *handle) acquired(hold table.Hold, err error, to *holds) error {
+	if h.options.logger != nil {
+		h.logAcquire(mode, start, err)
+	}
 	if err != nil {
 		return h.fail("acquire", err)
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	to.add(hold)
+	h.add(to, hold)
 	return nil
 }
 
-var (
-	errNilContext = fmt.Errorf("nil context: %w", fs.ErrInvalid)
-	errEmptyPath  = fmt.Errorf("empty path: %w", fs.ErrInvalid)
-)
+//go:noinline
+func (h *handle) logAcquire(mode table.Mode, start time.Time, err error) {
+	h.log("acquire", err, slog.String("mode", mode.String()), slog.Duration("waited", time.Since(start)))
+}
+
+func (h *handle) add(to *holds, hold table.Hold) {
+	h.mu.Lock()
+	*to = append(*to, hold)
+	h.mu.Unlock()
+}
 
 func (h *handle) try(mode table.Mode, to *holds) (bool, error) {
 	if err := h.check(context.Background()); err != nil {
 		return false, h.fail("acquire", err)
 	}
-	hold, ok, err := locks.Try(&h.request, mode)
+	hold, ok, err := locks.TryAcquire(&h.request, mode)
 	if h.options.logger != nil {
 		h.log("try to acquire", err, slog.String("mode", mode.String()), slog.Bool("acquired", ok))
 	}
 	if !ok {
 		return false, h.fail("acquire", err)
 	}
-	return true, h.acquired(hold, nil, to)
+	h.add(to, hold)
+	return true, nil
 }
 
 func (h *handle) release(from *holds) error {
@@ -263,10 +241,7 @@ func (h *handle) release(from *holds) error {
 		return h.fail("release", ErrNotAcquired)
 	}
 	named, err := hold.Release(h.request.Path)
-	switch {
-	case !named && err == nil:
-		err = ErrReplaced
-	case !named:
+	if !named {
 		err = errors.Join(ErrReplaced, err)
 	}
 	if h.options.logger != nil {
@@ -275,50 +250,25 @@ func (h *handle) release(from *holds) error {
 	return h.fail("release", err)
 }
 
-// holds are the grants of one kind through one handle, those on one file counted. Even of exclusive
-// ones there can be several, on different files, if the lock file was replaced in between.
-type holds struct{ first *grants }
+// holds are the holds of one kind that were acquired through one handle, oldest first. Even of exclusive
+// ones there can be several, on different files, if the lock file was replaced meanwhile.
+type holds []table.Hold
 
-type grants struct {
-	on   table.Hold
-	n    int // 0 in the first only, which stays for the next time
-	next *grants
-}
-
-func (h holds) any() bool { return h.first != nil && h.first.n > 0 }
-
-func (h *holds) add(hold table.Hold) {
-	p := &h.first
-	for ; *p != nil && (*p).n > 0; p = &(*p).next {
-		if (*p).on == hold {
-			(*p).n++
-			return
-		}
-	}
-	if *p == nil {
-		*p = new(grants)
-	}
-	(*p).on, (*p).n = hold, 1
-}
-
-// take takes one out. They are not told apart, so one on a file that path does not name any more
-// goes first: then as many on the new file stay as there can be holders who rely on them.
+// take takes one out. Which of the holders releases is not known, so a hold on a file that path does not
+// name any more goes first: then as many holds stay on the new file as there may be holders that rely on
+// them.
 func (h *holds) take(path string) (table.Hold, bool) {
-	if !h.any() {
+	n := len(*h)
+	if n == 0 {
 		return table.Hold{}, false
 	}
-	p := &h.first
-	for (*p).next != nil && (*p).on.Named(path) {
-		p = &(*p).next
+	last := (*h)[n-1] // mostly all are equal to it
+	i := slices.IndexFunc(*h, func(hold table.Hold) bool { return hold != last && !hold.Named(path) })
+	if i < 0 {
+		i = n - 1
 	}
-	g := *p
-	hold := g.on
-	if g.n--; g.n == 0 {
-		g.on = table.Hold{}
-		if g != h.first || g.next != nil {
-			*p = g.next
-		}
-	}
+	hold := (*h)[i]
+	*h = slices.Delete(*h, i, i+1)
 	return hold, true
 }
 
@@ -341,13 +291,13 @@ func (h *handle) log(what string, err error, attrs ...slog.Attr) {
 }
 
 // locks has all locks of this process.
-var locks = table.New(new(system), linger)
+var locks = table.New(new(system), idleTimeout)
 
-// Open opens the file for readers and writers of this process alike if it may, and else for
-// what is asked for now: that needs only the one permission.
+// Open opens the file for readers and writers of this process alike if possible. Otherwise it opens it
+// for mode, which needs only one of the two permissions.
 func (s *system) Open(path string, mode table.Mode) (table.File, table.ID, error) {
 	f, id, err := s.open(path, table.Shared|table.Exclusive)
-	if isPermission(err) {
+	if mayPermitLess(err) {
 		if f, id, err := s.open(path, mode); err == nil {
 			return f, id, nil
 		}
@@ -355,14 +305,14 @@ func (s *system) Open(path string, mode table.Mode) (table.File, table.ID, error
 	return f, id, err
 }
 
-// Create is for a file that was not there a moment ago. By now somebody else may have made it,
-// and allow less.
+// Create is for a file that did not exist a moment ago. By now another process may have created it, with
+// fewer permissions.
 func (s *system) Create(path string, mode table.Mode, perm fs.FileMode) (table.File, table.ID, error) {
 	f, id, err := s.create(path, perm)
 	if errors.Is(err, fs.ErrNotExist) {
 		f, id, err = s.createBelow(path, perm)
 	}
-	if isPermission(err) {
+	if mayPermitLess(err) {
 		if f, id, err := s.Open(path, mode); err == nil {
 			return f, id, nil
 		}
@@ -370,38 +320,46 @@ func (s *system) Create(path string, mode table.Mode, perm fs.FileMode) (table.F
 	return f, id, err
 }
 
-// createBelow makes the directories, too.
-func (s *system) createBelow(path string, perm fs.FileMode) (f table.File, id table.ID, err error) {
-	for range 100 {
-		failed := path
-		if err = mkdirAll(filepath.Dir(path), 0o777); err == nil {
-			f, id, err = s.create(path, perm)
-			if !errors.Is(err, fs.ErrNotExist) {
-				return f, id, err
-			}
-		} else if e, ok := err.(*fs.PathError); ok && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist)) {
-			failed = e.Path
-		} else {
-			return nil, table.ID{}, err
+// createBelow creates the directories, too. While another process removes them, as long as they are
+// empty, its error is table.ErrRetry.
+func (s *system) createBelow(path string, perm fs.FileMode) (table.File, table.ID, error) {
+	failed := path
+	err := mkdirAll(filepath.Dir(path), 0o777)
+	if err == nil {
+		var f table.File
+		var id table.ID
+		if f, id, err = s.create(path, perm); !errors.Is(err, fs.ErrNotExist) {
+			return f, id, err
 		}
-		// Somebody may remove a directory that is still empty, and be faster each time. With the
-		// directory in its place it does not help to try for ever: the path can be a symbolic
-		// link into one that is missing, or the current directory have been removed. And a drive
-		// that is missing, or a host, nobody can make.
-		dir := filepath.Dir(failed)
-		if _, statErr := os.Stat(dir); errors.Is(statErr, fs.ErrNotExist) {
-			if dir == filepath.Dir(dir) {
-				break
-			}
-			return nil, table.ID{}, table.ErrAgain
-		}
+	} else if e, ok := err.(*fs.PathError); ok && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist)) {
+		failed = e.Path
+	} else {
+		return nil, table.ID{}, err
+	}
+	if canBeCreated(failed) {
+		err = fmt.Errorf("%w: %w", table.ErrRetry, err)
 	}
 	return nil, table.ID{}, err
 }
 
 var mkdirAll = os.MkdirAll // a variable for tests
 
-// An Option changes how a lock behaves. The same options serve both types of lock.
+// canBeCreated reports whether path, which could not be created for want of something, may be the next
+// time. It cannot if it is a symbolic link to something in a missing directory, if the current directory
+// has been removed, or on a drive or host that does not exist.
+func canBeCreated(path string) bool {
+	if fi, err := os.Lstat(path); err == nil && fi.Mode()&fs.ModeSymlink != 0 {
+		return false
+	}
+	dir := filepath.Dir(path)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return dir != filepath.Dir(dir)
+	}
+	_, err := os.Getwd()
+	return err == nil || filepath.IsAbs(path)
+}
+
+// An Option changes how a lock behaves. Both types of lock take the same options.
 type Option interface{ apply(*options) }
 
 type option func(*options)
@@ -428,22 +386,19 @@ func invalid(why string) Option {
 	return option(func(o *options) { o.invalid = fmt.Errorf("%s: %w", why, fs.ErrInvalid) })
 }
 
-// WithPollInterval sets the times between tries for a waiter that the operating system
-// tells nothing: delay, longer by delay after each, at most maxDelay. Each is then
-// shortened by a random part, of up to a half. The default, which zero stands for, is
-// 10 ms and 100 ms. At first, and after each sign that the lock may be free, the tries
-// come earlier, from 1 ms on, or up to 12 ms where sign after sign was in vain. Where the
-// operating system does tell of a release by this package or Python's fasteners, and of the
-// death of a holder, which on Linux it does for ext4, XFS, Btrfs, tmpfs and other local file
-// systems while the user has an inotify instance left, the tries are a backstop: a hundred
-// times as far apart while the lock is held by this package, and ten times else.
+// WithPollInterval sets how often a waiter tries again where the operating system does not do the
+// waiting. The first intervals are shorter than delay; the next one is delay, and each later one is
+// longer by delay, up to maxDelay. Each is shortened at random by up to half. Zero stands for the
+// default, which is 10 ms for delay and 100 ms for maxDelay.
 //
-// These tries also find out what makes no event: that a directory above the lock file or a
-// symbolic link to it was replaced, or that a process has released the lock and was stopped
-// within the millisecond after which it closes the file.
+// Waiters do not poll on Linux, on file systems that are known to be local (ext4, XFS, Btrfs, tmpfs,
+// overlay and others, as /proc tells), unless the program waits for more than 256 lock files at once or
+// ignores SIGURG. It must not begin to ignore that while it waits: the wait would outlast its context.
+// They do on network file systems, and on other systems. On Windows polling is a fallback, for holders
+// that do not use this package, are of another session, or exit without a release.
 //
-// A maxDelay below delay counts as delay, and more than a day as a day. With a negative one of
-// either acquiring the lock fails, with the cause [fs.ErrInvalid].
+// A maxDelay below delay counts as delay, and more than a day as a day. If one of them is negative,
+// acquiring the lock fails with [fs.ErrInvalid].
 func WithPollInterval(delay, maxDelay time.Duration) Option {
 	if delay < 0 || maxDelay < 0 {
 		return invalid("negative poll interval")
@@ -456,22 +411,21 @@ func WithPollInterval(delay, maxDelay time.Duration) Option {
 	})
 }
 
-// WithFileMode sets the permissions of a lock file that has to be created, before
-// umask. The default is 0666. Those of an existing file are never changed.
+// WithFileMode sets the permissions of a lock file that has to be created, before umask. The default is
+// 0666. The permissions of an existing file are never changed.
 func WithFileMode(perm fs.FileMode) Option {
 	return option(func(o *options) { o.Perm = perm.Perm() })
 }
 
-// WithReaderPreference lets readers pass a writer that waits in another process, as Python's
-// fasteners does: new ones get in for as long as others are inside, and the writer may wait for
-// ever. Without it a writer that waits for readers keeps new ones out. In a process it makes no
-// difference.
+// WithReaderPreference lets new readers acquire the lock while a writer in another process waits for
+// earlier readers, as Python's fasteners does. The writer may starve. Without it a writer that waits for
+// readers keeps new ones out. Within a process it makes no difference.
 func WithReaderPreference() Option {
 	return option(func(o *options) { o.ReaderPreference = true })
 }
 
-// WithLogger makes the lock log each acquire, try and release, at [slog.LevelDebug]. A
-// nil logger, which is the default, logs nothing.
+// WithLogger makes the lock log each acquire, try and release at [slog.LevelDebug], but not those that
+// fail before they get to the lock file. A nil logger, which is the default, logs nothing.
 func WithLogger(logger *slog.Logger) Option {
 	return option(func(o *options) { o.logger = logger })
 }

@@ -3,11 +3,17 @@ package fasteners_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -16,6 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/internal/fcntl"
+	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
 func mountTmpfs(dir, options string) error {
@@ -26,9 +34,9 @@ func unmount(dir string) error {
 	return unix.Unmount(dir, unix.MNT_DETACH)
 }
 
-// With polling out of the question, an event tells a waiter that the lock was released, that
-// its holder has died, or that the file was replaced.
-func TestEventsWakeWaiters(t *testing.T) {
+// With polling out of the question, a waiter gets the lock when it is released, or its holder has died,
+// or the file was replaced.
+func TestWaitersAreWoken(t *testing.T) {
 	events := map[string]func(t *testing.T, p *process, path string){
 		"release": func(t *testing.T, p *process, path string) { p.release() },
 		"death":   func(t *testing.T, p *process, path string) { p.kill() },
@@ -41,41 +49,19 @@ func TestEventsWakeWaiters(t *testing.T) {
 	}
 	for name, event := range events {
 		for i := range sides("") {
-			path := lockPath(t)
-			s := sides(path, fasteners.WithPollInterval(time.Hour, time.Hour))[i]
-			t.Run(name+"/"+s.name, func(t *testing.T) {
-				p := startHolder(t, path, "write")
-				done := s.goAcquire(t, cancellable(t))
-				event(t, p, path)
-				must(t, <-done)
-				s.mustRelease(t)
-			})
+			for waiting, ctx := range map[string]context.Context{"cancelable": cancellable(t), "background": background} {
+				path := lockPath(t)
+				s := sides(path, fasteners.WithPollInterval(time.Hour, time.Hour))[i]
+				t.Run(name+"/"+s.name+"/"+waiting, func(t *testing.T) {
+					p := startHolder(t, path, "write")
+					done := s.goAcquire(t, ctx)
+					event(t, p, path)
+					must(t, <-done)
+					s.mustRelease(t)
+				})
+			}
 		}
 	}
-}
-
-// Where there are no events to be had, waiting takes polling, but does not fail. Here the process
-// has a descriptor left for the lock file, and none for inotify: were it the user who has no
-// instance left, everybody else's locks would wait in that way, too.
-func TestNoInotifyInstance(t *testing.T) {
-	for resources("anon_inode:inotify").locked > 0 { // of a test before
-		time.Sleep(time.Millisecond)
-	}
-	path := lockPath(t)
-	p := startHolder(t, path, "write")
-	var limit unix.Rlimit
-	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
-	next, err := unix.Dup(0)
-	must(t, err)
-	must(t, unix.Close(next))
-	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(next) + 1, Max: limit.Max}))
-	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
-
-	s := sides(path)[0]
-	done := s.goAcquire(t, cancellable(t))
-	p.release()
-	must(t, <-done)
-	s.mustRelease(t)
 }
 
 // Somebody has a lease on the lock file, as file servers do. To open the file breaks it, which
@@ -258,20 +244,259 @@ func (p *process) stop() {
 	}
 }
 
-// A process that is stopped while it waits gets nothing, and keeps nobody out: not if it
-// waits in the kernel, but if it may give up.
+// A process that is stopped while it waits gets nothing, and keeps nobody out.
 func TestStoppedWaiter(t *testing.T) {
+	for _, waiting := range []string{"blocked", "cancellable"} {
+		path := lockPath(t)
+		s := sides(path)[2]
+		s.mustAcquire(t)
+		p := startHelper(t, "hold", path, "write", waiting)
+		p.expect("waiting")
+		p.stop()
+		s.mustRelease(t)
+		for range 100 {
+			s.mustAcquire(t)
+			s.mustRelease(t)
+		}
+		must(t, p.cmd.Process.Signal(syscall.SIGCONT))
+		p.expect("held")
+	}
+}
+
+// A process waits for more files than it may have threads in the kernel, and gets the locks of all.
+func TestMoreFilesThanThreads(t *testing.T) {
+	dir := t.TempDir()
+	n := 2 * fcntl.MaxWaits
+	holder := startHelper(t, "hold many", dir, strconv.Itoa(n))
+	holder.expect("held")
+	waiter := startHelper(t, "wait for many", dir, strconv.Itoa(n))
+	waiter.expect("waiting")
+	threads, err := strconv.Atoi(waiter.line())
+	must(t, err)
+	t.Logf("%d threads", threads)
+	if threads > n*3/4 { // the runtime has others, for calls that do not wait
+		t.Errorf("%d threads", threads)
+	}
+	holder.finish()
+	waiter.expect("all had it")
+}
+
+func init() {
+	helpers["hold many"] = func(in *bufio.Reader, args []string) error {
+		n, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		for i := range n {
+			if err := sides(filepath.Join(args[0], strconv.Itoa(i)))[0].acquire(background); err != nil {
+				return err
+			}
+		}
+		fmt.Println("held")
+		_, _ = io.Copy(io.Discard, in)
+		return nil
+	}
+	helpers["wait for many"] = func(in *bufio.Reader, args []string) error {
+		n, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		go exitAtEnd(in)
+		ctx, cancel := context.WithTimeout(background, time.Hour)
+		defer cancel()
+		var wg sync.WaitGroup
+		errs := make(chan error, n)
+		for i := range n {
+			s := sides(filepath.Join(args[0], strconv.Itoa(i)))[i%3]
+			wg.Go(func() {
+				err := s.acquire(ctx)
+				if err == nil {
+					err = s.release()
+				}
+				if err != nil {
+					errs <- err
+				}
+			})
+		}
+		waitUntilWaiting(n)
+		fmt.Println("waiting")
+		fmt.Println(resources(args[0]).threads)
+		wg.Wait()
+		close(errs)
+		if err := <-errs; err != nil {
+			return err
+		}
+		fmt.Println("all had it")
+		return nil
+	}
+}
+
+// A try that fails wakes nobody: a process that waits is switched to no more often than by itself.
+func TestFailedTryWakesNobody(t *testing.T) {
+	if os.Getenv(processOwnedVar) != "" || os.Getenv(emulatorVar) != "" {
+		t.Skip("a process that polls wakes up by itself, and so does an emulator")
+	}
 	path := lockPath(t)
-	s := sides(path)[2]
-	s.mustAcquire(t)
+	startHolder(t, path, "write")
 	p := startHelper(t, "hold", path, "write", "cancellable")
 	p.expect("waiting")
-	p.stop()
-	s.mustRelease(t)
-	for range 100 {
-		s.mustAcquire(t)
-		s.mustRelease(t)
+	switches := func() (n int) {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.cmd.Process.Pid))
+		must(t, err)
+		for _, task := range tasks {
+			status, err := os.ReadFile(task)
+			if err != nil {
+				continue // the thread has ended
+			}
+			_, after, _ := strings.Cut(string(status), "\nvoluntary_ctxt_switches:")
+			value, _, _ := strings.Cut(after, "\n")
+			k, err := strconv.Atoi(strings.TrimSpace(value))
+			must(t, err)
+			n += k
+		}
+		return n
 	}
-	must(t, p.cmd.Process.Signal(syscall.SIGCONT))
+	for last := -1; last != switches(); time.Sleep(100 * time.Millisecond) {
+		last = switches() // it is still on its way to the kernel
+	}
+	before := switches()
+	const tries = 2000
+	for range tries {
+		sides(path)[0].mustTry(t, false)
+	}
+	if n := switches() - before; n > tries/4 { // some are of rechecks
+		t.Errorf("%d tries have woken a waiter %d times", tries, n)
+	}
+}
+
+// The lock tells who holds it: F_OFD_GETLK returns a range whose length has the tag.
+func TestTagOfTheHolder(t *testing.T) {
+	path := lockPath(t)
+	check := func(p *process, typ int16) {
+		t.Helper()
+		f, err := os.Open(path)
+		must(t, err)
+		defer f.Close()
+		lk := unix.Flock_t{Type: unix.F_WRLCK}
+		must(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lk))
+		if lk.Type != typ || lk.Start != 0 || lk.Len < 1<<62 {
+			t.Fatalf("lock is %+v", lk)
+		}
+		holder := tag.Tag(lk.Len - 1<<62)
+		want := tag.New()
+		age := time.Since(holder.Time())
+		if holder.PID() != p.cmd.Process.Pid || holder.Namespace() != want.Namespace() || age < 0 || age > time.Minute {
+			t.Errorf("tag has PID %d, namespace %d, time %v", holder.PID(), holder.Namespace(), holder.Time())
+		}
+	}
+	for side, typ := range map[string]int16{"exclusive": unix.F_WRLCK, "write": unix.F_WRLCK, "read": unix.F_RDLCK} {
+		p := startHolder(t, path, side)
+		check(p, typ)
+		p.release()
+
+		// One that has waited names the time at which it got the lock, not that at which it began to wait.
+		s := sides(path)[0]
+		s.mustAcquire(t)
+		p = startHelper(t, "hold", path, side, "cancellable")
+		p.expect("waiting")
+		time.Sleep(1100 * time.Millisecond) // for another second
+		released := time.Now().Truncate(time.Second)
+		s.mustRelease(t)
+		p.expect("held")
+		check(p, typ)
+		f, err := os.Open(path)
+		must(t, err)
+		lk := unix.Flock_t{Type: unix.F_WRLCK}
+		must(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lk))
+		f.Close()
+		if got := tag.Tag(lk.Len - 1<<62).Time(); got.Before(released) {
+			t.Errorf("%s lock is of %v, and was released at %v", side, got, released)
+		}
+		p.release()
+	}
+}
+
+// Where SIGURG is ignored a wait ends with its context all the same.
+func TestSIGURGIsIgnored(t *testing.T) {
+	path := lockPath(t)
+	holder := startHolder(t, path, "write")
+	p := startHelper(t, "ignore SIGURG", path)
+	p.expect("canceled")
+	p.expect("waiting")
+	holder.release()
 	p.expect("held")
+}
+
+func init() {
+	helpers["ignore SIGURG"] = func(_ *bufio.Reader, args []string) error {
+		signal.Ignore(syscall.SIGURG)
+		ctx, cancel := context.WithTimeout(background, 20*time.Millisecond)
+		defer cancel()
+		if err := sides(args[0])[0].acquire(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("error is %v", err)
+		}
+		fmt.Println("canceled")
+		fmt.Println("waiting")
+		if err := sides(args[0])[0].acquire(background); err != nil {
+			return err
+		}
+		fmt.Println("held")
+		return nil
+	}
+}
+
+// chattr sets an attribute of a file until the end of the test.
+func chattr(t *testing.T, attribute, path string) {
+	t.Helper()
+	if out, err := exec.Command("chattr", "+"+attribute, path).CombinedOutput(); err != nil {
+		missing(t, fmt.Sprintf("chattr, and the right to use it (%v: %s)", err, out))
+	}
+	t.Cleanup(func() { must(t, exec.Command("chattr", "-"+attribute, path).Run()) })
+}
+
+// Files that cannot be opened for reading and writing can be locked, as far as they can be opened.
+func TestUnusualFiles(t *testing.T) {
+	t.Run("append-only", func(t *testing.T) {
+		path := lockPath(t)
+		must(t, os.WriteFile(path, nil, 0o666))
+		chattr(t, "a", path)
+		for _, s := range sides(path) {
+			s.mustTry(t, true)
+		}
+	})
+	t.Run("immutable", func(t *testing.T) {
+		path := lockPath(t)
+		must(t, os.WriteFile(path, nil, 0o666))
+		chattr(t, "i", path)
+		for _, s := range sides(path) {
+			if s.shared {
+				s.mustTry(t, true)
+			} else {
+				checkError(t, s.acquire(background), "acquire", path, fs.ErrPermission)
+			}
+		}
+	})
+	t.Run("running program", func(t *testing.T) {
+		path := lockPath(t)
+		program, err := exec.LookPath("sleep")
+		must(t, err)
+		content, err := os.ReadFile(program)
+		must(t, err)
+		must(t, os.WriteFile(path, content, 0o777))
+		cmd := exec.Command(path, "3600")
+		for err = cmd.Start(); errors.Is(err, syscall.ETXTBSY); err = cmd.Start() {
+			// A child of another test has the file open for writing until it executes its own.
+			cmd = exec.Command(path, "3600")
+		}
+		must(t, err)
+		defer cmd.Wait()
+		defer cmd.Process.Kill()
+		for _, s := range sides(path) {
+			if s.shared {
+				s.mustTry(t, true)
+			} else {
+				checkError(t, s.acquire(background), "acquire", path, syscall.ETXTBSY)
+			}
+		}
+	})
 }

@@ -10,22 +10,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/go-fasteners/fasteners/internal/claim"
 	"github.com/go-fasteners/fasteners/internal/fcntl"
 	"github.com/go-fasteners/fasteners/internal/stat"
 	"github.com/go-fasteners/fasteners/internal/table"
-	"github.com/go-fasteners/fasteners/internal/wake"
 )
 
-// To open and close a file costs more than to lock it. Who waits in another process is
-// woken by the close, so he loses this much at most, and only against one who locks and
-// releases all the time.
-const linger = time.Millisecond
-
-func exists(path string) bool {
-	_, err := stat.Path(path)
-	return err == nil
-}
+// idleTimeout is how long the descriptor of a free lock stays open: opening and closing a file costs more
+// than locking it. With a longer time, a process that uses many lock files in turn would have more of
+// them open at once.
+const idleTimeout = time.Millisecond
 
 // system is the file system, as the table sees it.
 type system struct{}
@@ -33,25 +26,25 @@ type system struct{}
 func (*system) Identify(path string) (table.ID, error) {
 	st, err := stat.Path(path)
 	if err != nil {
-		return table.ID{}, err
+		return table.ID{}, retryIfStale(err)
 	}
 	return identify(st)
 }
 
-func (*system) Names(path string, id table.ID) (bool, error) {
+func (*system) SameFile(path string, id table.ID) (bool, error) {
 	st, err := stat.Path(path)
 	switch err {
 	case nil:
 		return id == idOf(st), nil
-	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
+	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ESTALE:
 		return false, nil
 	default:
 		return false, err
 	}
 }
 
-// open goes without O_CREAT: on a file of somebody else in a sticky directory, such as /tmp, that
-// can fail even if the file is there (fs.protected_regular, proc(5)).
+// open does not use O_CREAT: on a file of another user in a sticky directory, such as /tmp, that can fail
+// even if the file exists (fs.protected_regular, proc(5)).
 func (*system) open(path string, modes table.Mode) (table.File, table.ID, error) {
 	access := unix.O_RDWR
 	switch modes {
@@ -67,98 +60,75 @@ func (*system) create(path string, perm fs.FileMode) (table.File, table.ID, erro
 	return open(path, unix.O_RDWR|unix.O_CREAT, table.Shared|table.Exclusive, perm)
 }
 
-func (*system) Claim(id table.ID) (drop func()) { return claim.Make(id.Volume, id.File) }
-func (*system) Claimed(id table.ID) bool        { return claim.Made(id.Volume, id.File) }
-func (*system) Sleep(d time.Duration)           { wake.Sleep(d) }
-
-func isPermission(err error) bool {
-	return err == unix.EACCES || err == unix.EPERM || err == unix.EROFS
+// Watch returns no channel: nothing tells a process that polls of a release.
+func (*system) Watch(table.ID, table.Mode) (released <-chan struct{}, stop func(bool)) {
+	return nil, func(bool) {}
 }
 
-// A file is an open lock file.
-type file struct {
-	fcntl.Descriptor
-	modes table.Mode // that it permits
+// Sleep takes a thread for that time: on Linux the runtime waits for timers in whole milliseconds (see
+// BenchmarkSleep). A signal may end it early.
+func (*system) Sleep(d time.Duration) {
+	timeout := unix.NsecToTimeval(d.Nanoseconds())
+	_, _ = unix.Select(0, nil, nil, nil, &timeout)
+}
+
+// mayPermitLess reports whether a file that could not be opened for readers and writers may still be
+// opened for one of them. ETXTBSY is about a program that runs: it cannot be opened for writing.
+func mayPermitLess(err error) bool {
+	return err == unix.EACCES || err == unix.EPERM || err == unix.EROFS || err == unix.ETXTBSY
+}
+
+// retryIfStale makes ESTALE a reason to start over: on a network file system it says that the file has
+// been removed since its path was looked up.
+func retryIfStale(err error) error {
+	if err == unix.ESTALE {
+		return fmt.Errorf("%w: %w", table.ErrRetry, err)
+	}
+	return err
 }
 
 func open(path string, flags int, modes table.Mode, perm fs.FileMode) (table.File, table.ID, error) {
-	// Should the path name a FIFO by now, O_NONBLOCK keeps us from waiting for its
-	// other end, and O_NOCTTY a terminal from becoming ours.
-	flags |= unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
+	// O_APPEND is for files that may only be appended to (chattr(1), +a): they can be opened for writing
+	// in no other way. Should the path name a FIFO by now, O_NONBLOCK keeps open from waiting for the
+	// other end, and O_NOCTTY a terminal from becoming that of the process.
+	flags |= unix.O_APPEND | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
 	fd, err := unix.Open(path, flags, uint32(perm))
 	for err == unix.EINTR {
 		fd, err = unix.Open(path, flags, uint32(perm))
 	}
 	if err == unix.EAGAIN {
-		// Of a lease, as file servers have (fcntl(2)). To wait until it is broken,
-		// without O_NONBLOCK, would outlast any context.
-		err = table.ErrAgain
+		// There is a lease on the file, as file servers have. To wait for the holder of the lease,
+		// without O_NONBLOCK, would not end with a context.
+		err = table.ErrBusy
 	}
 	if err != nil {
-		return nil, table.ID{}, err
+		return nil, table.ID{}, retryIfStale(err)
 	}
-	f := &file{fcntl.Descriptor{FD: fd}, modes}
-
 	var id table.ID
 	st, err := stat.FD(fd)
 	if err == nil {
 		id, err = identify(st)
 	}
+	f := &file{Descriptor: fcntl.New(fd, st.Dev), modes: modes}
+	f.plain = f.OwnRangesConflict()
 	if err != nil {
 		_ = f.Close()
-		return nil, table.ID{}, err
+		return nil, table.ID{}, retryIfStale(err)
 	}
 	return f, id, nil
 }
 
-func (f *file) Permits(mode table.Mode) bool { return f.modes&mode != 0 }
-
-func (f *file) Try(mode table.Mode) (bool, error) {
-	if mode == table.Shared {
-		return f.admit(f.Descriptor.Try(unix.F_RDLCK, fcntl.Whole))
-	}
-	return f.Descriptor.Try(unix.F_WRLCK, fcntl.Whole)
-}
-
-func (f *file) Wait(mode table.Mode) (bool, error) {
-	if mode == table.Shared {
-		return f.admit(f.Descriptor.Wait(unix.F_RDLCK, fcntl.Whole))
-	}
-	return f.Descriptor.Wait(unix.F_WRLCK, fcntl.Whole)
-}
-
-func (f *file) Unlock() error {
-	return f.Descriptor.Unlock(fcntl.Whole)
-}
-
-// Quiet takes who has the lock in our form for one of us.
-func (f *file) Quiet(mode table.Mode) bool {
-	typ := int16(unix.F_WRLCK)
-	if mode == table.Shared {
-		typ = unix.F_RDLCK
-	}
-	_, classic, err := f.Test(typ, fcntl.Whole)
-	return classic || err != nil
-}
-
-// Close does not try again after EINTR: by then the descriptor may be another one's.
+// Close does not try again after EINTR: by then the descriptor may be that of another file.
 func (f *file) Close() error {
 	err := unix.Close(f.FD)
-	wake.Tidy()
 	if err == unix.EINTR {
 		return nil
 	}
 	return err
 }
 
-func (f *file) Watch() table.Watch {
-	w := wake.New(f.FD)
-	f.Local = w.Complete()
-	return w
-}
-
-// identify returns the identity of a regular file. It refuses all else before it is
-// opened, as that alone can rewind a tape or arm a watchdog.
+// identify returns the identity of a regular file. It refuses all other files before they are opened:
+// opening alone can rewind a tape or arm a watchdog.
 func identify(st stat.File) (table.ID, error) {
 	kind := "file of unknown type"
 	switch st.Mode & unix.S_IFMT {

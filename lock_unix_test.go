@@ -34,14 +34,21 @@ const (
 	errNotDirectory = syscall.ENOTDIR
 )
 
-// classicVar makes tests and helpers use the classic form of fcntl locks, the only one that
-// most systems have.
-const classicVar = "FASTENERS_TEST_CLASSIC"
+// processOwnedVar makes tests and helpers use the process-owned form of fcntl locks, which this package
+// uses on all systems but Linux.
+const processOwnedVar = "FASTENERS_TEST_PROCESS_OWNED"
+
+// restWherePolling is for how long a process does not want the lock, so that one that polls finds it
+// free at times.
+var restWherePolling time.Duration
 
 func init() {
+	if runtime.GOOS != "linux" || os.Getenv(processOwnedVar) != "" {
+		restWherePolling = time.Millisecond
+	}
 	setUp = func() {
 		syscall.Umask(0)
-		fcntl.ForceClassic.Store(os.Getenv(classicVar) != "")
+		fcntl.ForceProcessOwned.Store(os.Getenv(processOwnedVar) != "")
 	}
 }
 
@@ -96,13 +103,15 @@ func TestSymlinks(t *testing.T) {
 // more, and not when the lock on that is free.
 func TestReplacedWhileWaitingForAnotherProcess(t *testing.T) {
 	for i := range sides("") {
-		path := lockPath(t)
-		s := sides(path)[i]
-		startHolder(t, path, "exclusive")
-		done := s.goAcquire(t, cancellable(t))
-		must(t, os.Rename(path, path+".old"))
-		must(t, <-done)
-		s.mustRelease(t)
+		for _, ctx := range []context.Context{background, cancellable(t)} {
+			path := lockPath(t)
+			s := sides(path)[i]
+			startHolder(t, path, "exclusive")
+			done := s.goAcquire(t, ctx)
+			must(t, os.Rename(path, path+".old"))
+			must(t, <-done)
+			s.mustRelease(t)
+		}
 	}
 }
 
@@ -150,18 +159,17 @@ func TestSameInodeOfTwoFileSystems(t *testing.T) {
 
 // What happens to those who lack permission, in a helper that gives up root's.
 func TestPermissions(t *testing.T) {
-	dir := t.TempDir()
-	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
-		must(t, os.Chmod(d, 0o755)) // so that others can get to it
-	}
-	p := startHelper(t, "unprivileged", dir, strconv.Itoa(os.Getuid()))
+	p := startHelper(t, "unprivileged", t.TempDir(), strconv.Itoa(os.Getuid()))
 	p.finish()
 }
 
 func init() {
 	helpers["unprivileged"] = func(_ *bufio.Reader, args []string) error {
-		dir := filepath.Join(args[0], "dir")
-		path := filepath.Join(dir, "lock")
+		// Relative to the current directory, so that those above it may be closed to others.
+		if err := os.Chdir(args[0]); err != nil {
+			return err
+		}
+		const dir, path = "dir", "dir/lock"
 		const nobody = 65534
 		make := func(perm, dirPerm fs.FileMode, file bool) error {
 			err := os.Mkdir(dir, 0o777)
@@ -299,7 +307,7 @@ func init() {
 // Another open of the lock file in the program, and its end, lose nothing: where locks
 // belong to the open file description.
 func TestStrayReadOfTheLockFile(t *testing.T) {
-	if runtime.GOOS != "linux" || os.Getenv(classicVar) != "" {
+	if runtime.GOOS != "linux" || os.Getenv(processOwnedVar) != "" {
 		t.Skip("the locks of fcntl belong to the process here, as POSIX wants it")
 	}
 	path := lockPath(t)
@@ -500,7 +508,7 @@ func init() {
 				}
 			})
 		}
-		waitUntilParked(cap(errs))
+		waitUntilWaiting(cap(errs))
 		if err := os.WriteFile(path+".new", nil, 0o666); err != nil {
 			return err
 		}

@@ -4,28 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/windows"
 
-	"github.com/go-fasteners/fasteners/internal/claim"
+	"github.com/go-fasteners/fasteners/internal/event"
 	"github.com/go-fasteners/fasteners/internal/table"
-	"github.com/go-fasteners/fasteners/internal/wake"
 )
 
-// An open handle stops people from removing the directory of the lock file, so a lock
-// that is free has none.
-const linger = 0
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
+// idleTimeout is 0: an open handle would keep users from removing the directory of a lock file that
+// nobody holds.
+const idleTimeout = 0
 
 // system is the file system, as the table sees it.
 type system struct{}
@@ -38,7 +30,7 @@ func (*system) Identify(path string) (table.ID, error) {
 	return identify(info)
 }
 
-func (*system) Names(path string, id table.ID) (bool, error) {
+func (*system) SameFile(path string, id table.ID) (bool, error) {
 	info, err := stat(path)
 	switch {
 	case err == nil:
@@ -65,11 +57,21 @@ func (*system) create(path string, perm fs.FileMode) (table.File, table.ID, erro
 	return openFile(path, table.Shared|table.Exclusive, windows.OPEN_ALWAYS, attributes)
 }
 
-func (*system) Claim(id table.ID) (drop func()) { return claim.Make(id.Volume, id.File) }
-func (*system) Claimed(id table.ID) bool        { return claim.Made(id.Volume, id.File) }
-func (*system) Sleep(d time.Duration)           { wake.Sleep(d) }
+// Watch passes a wake-up on if the caller stops without the lock: it took that from the others who wait
+// in its mode. A reader passes it on in any case, since they can hold the lock together.
+func (*system) Watch(id table.ID, mode table.Mode) (released <-chan struct{}, stop func(locked bool)) {
+	name := eventName(id, mode)
+	w := event.New(name)
+	return w.C, func(locked bool) {
+		if woken := w.Stop(); woken && (!locked || mode == table.Shared) {
+			event.Signal(name)
+		}
+	}
+}
 
-func isPermission(err error) bool {
+func (*system) Sleep(d time.Duration) { time.Sleep(d) }
+
+func mayPermitLess(err error) bool {
 	return err == windows.ERROR_ACCESS_DENIED || err == windows.ERROR_WRITE_PROTECT
 }
 
@@ -78,24 +80,23 @@ type file struct {
 	handle windows.Handle
 	modes  table.Mode // that it permits
 	id     table.ID
-	mode   table.Mode // last tried
-	locks  int        // on the room
-	gated  bool       // the gate is locked
+
+	locks   int  // on the main byte
+	pending bool // is locked
 }
 
 func openFile(path string, modes table.Mode, disposition, attributes uint32) (table.File, table.ID, error) {
-	// Others may read and write, but without FILE_SHARE_DELETE nobody can remove,
-	// rename or replace the file while it is open here, which it is as long as
-	// somebody holds the lock or is the next to get it: he would get
-	// ERROR_SHARING_VIOLATION. That keeps the name and the lock together, where all
-	// that other systems can do is to find out when they have come apart.
+	// Others may read and write, but without FILE_SHARE_DELETE nobody can remove, rename or replace the
+	// file while it is open here, which it is as long as somebody holds the lock or is the next to get
+	// it: he would get ERROR_SHARING_VIOLATION. That keeps the name and the lock together, where all that
+	// other systems can do is to find out when they have come apart.
 	const share = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE
 	access := uint32(0)
 	if modes&table.Shared != 0 {
 		access |= windows.GENERIC_READ
 	}
-	// The right to read would do for LockFileEx here too, but elsewhere who may only read
-	// cannot keep other readers out.
+	// The right to read would do for LockFileEx here too, but elsewhere who may only read cannot keep
+	// other readers out.
 	if modes&table.Exclusive != 0 {
 		access |= windows.GENERIC_WRITE
 	}
@@ -117,8 +118,8 @@ func openFile(path string, modes table.Mode, disposition, attributes uint32) (ta
 
 // open has no security attributes for CreateFile, so that no child inherits the handle.
 func open(path string, access, share, disposition, flags uint32) (windows.Handle, error) {
-	// What os does for its own calls: before Windows 10 1703, only this form of a path
-	// may have more than 259 characters.
+	// What os does for its own calls: before Windows 10 1703, only this form of a path may have more than
+	// 259 characters.
 	if abs, err := filepath.Abs(path); err == nil && len(abs) >= windows.MAX_PATH-len(`\12345678.123`) {
 		switch {
 		case strings.HasPrefix(abs, `\\?\`), strings.HasPrefix(abs, `\\.\`):
@@ -141,149 +142,16 @@ func open(path string, access, share, disposition, flags uint32) (windows.Handle
 
 func (f *file) Permits(mode table.Mode) bool { return f.modes&mode != 0 }
 
-func (f *file) Try(mode table.Mode) (bool, error) {
-	f.mode = mode
-	if mode == table.Shared {
-		gated, err := f.Gated()
-		if gated || err != nil {
-			return false, err
-		}
-	}
-	return f.enter(mode, windows.LOCKFILE_FAIL_IMMEDIATELY)
-}
-
-// Wait is for those who never give up. The call could be cancelled only if it were an
-// overlapped one. But that may just have locked the file; and Wine 8 never completes it (seen
-// 2026-11-23).
-func (f *file) Wait(mode table.Mode) (bool, error) {
-	f.mode = mode
-	if mode == table.Shared {
-		return f.waitAtGate()
-	}
-	return f.enter(mode, 0)
-}
-
-// enter locks the room.
-func (f *file) enter(mode table.Mode, flags uint32) (bool, error) {
-	ok, err := f.lock(room, flags|lockFlags(mode))
-	if ok {
-		f.locks++
-	}
-	return ok, err
-}
-
-func (f *file) Unlock() error {
-	if f.locks == 0 && !f.gated {
-		return nil // to unlock what is not locked is an error
-	}
-	var err error
-	for ; f.locks > 0; f.locks-- {
-		err = errors.Join(err, f.unlock(room))
-	}
-	if f.gated {
-		f.gated = false
-		err = errors.Join(err, f.unlock(gate))
-	}
-	wake.Signal(eventName(f.id, table.Exclusive))
-	wake.Signal(eventName(f.id, table.Shared))
-	return err
-}
-
-// Quiet cannot tell who keeps us out.
-func (f *file) Quiet(table.Mode) bool { return true }
-
 func (f *file) Close() error { return windows.CloseHandle(f.handle) }
 
-// Watch is for one who has tried.
-func (f *file) Watch() table.Watch {
-	name := eventName(f.id, f.mode)
-	return watch{wake.New(name), f, name}
-}
-
-type watch struct {
-	*wake.Watch
-	file *file
-	name string
-}
-
-// Stop passes on the wake-up that this one took from the others who wait in its mode, unless it has
-// become the one whom they wait for.
-func (w watch) Stop() {
-	if woken := w.Watch.Stop(); woken && (w.file.locks == 0 || w.file.mode == table.Shared) {
-		wake.Signal(w.name)
-	}
-}
-
-// lock locks the byte at offset. One lock of a handle does not exclude another one of it if
-// that is shared, but comes on top.
-func (f *file) lock(offset uint64, flags uint32) (bool, error) {
-	err := windows.LockFileEx(f.handle, flags, 0, 1, 0, at(offset))
-	if err == windows.ERROR_LOCK_VIOLATION {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-func (f *file) unlock(offset uint64) error {
-	return windows.UnlockFileEx(f.handle, 0, 1, 0, at(offset))
-}
-
-func at(offset uint64) *windows.Overlapped {
-	return &windows.Overlapped{Offset: uint32(offset), OffsetHigh: uint32(offset >> 32)}
-}
-
-// stat is about whatever path names. It needs no access to the file, and so gets in
-// nobody's way.
-//
-// CreateFile can take long enough for the runtime to start a thread for each goroutine
-// that calls it. So all who ask for the same path while a call is under way share the
-// next: its answer is not from before they asked, which who has just got a lock relies on.
+// stat is about whatever path names. It needs no access to the file, so it prevents nobody from opening
+// it. CreateFile can take long enough for the runtime to start a thread for each goroutine that calls it,
+// so only some of them may do so at a time.
 func stat(path string) (*windows.ByHandleFileInformation, error) {
-	looks.Lock()
-	before := looks.latest[path]
-	if before != nil && !before.begun {
-		looks.Unlock()
-		<-before.done
-		return before.info, before.err
-	}
-	l := &look{done: make(chan struct{})}
-	looks.latest[path] = l
-	if before != nil {
-		looks.Unlock()
-		<-before.done
-		looks.Lock()
-	}
-	l.begun = true
-	looks.Unlock()
-
-	l.info, l.err = l.at(path)
-
-	looks.Lock()
-	if looks.latest[path] == l {
-		delete(looks.latest, path)
-	}
-	looks.Unlock()
-	close(l.done)
-	return l.info, l.err
-}
-
-// A look is one call for all who wait for it. For each path one is under way at most, and
-// one more waits for that.
-type look struct {
-	begun bool          // nobody may join
-	done  chan struct{} // closed when info and err are there
-	info  *windows.ByHandleFileInformation
-	err   error
-}
-
-var looks = struct {
-	sync.Mutex // protects latest, and begun of each
-	latest     map[string]*look
-}{latest: make(map[string]*look)}
-
-func (*look) at(path string) (*windows.ByHandleFileInformation, error) {
+	statSlots <- struct{}{}
+	defer func() { <-statSlots }()
 	const share = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE | windows.FILE_SHARE_DELETE
-	// Without backup semantics, to open a directory is said to be denied.
+	// Without backup semantics a directory cannot be opened: ERROR_ACCESS_DENIED.
 	h, err := open(path, 0, share, windows.OPEN_EXISTING, windows.FILE_FLAG_BACKUP_SEMANTICS)
 	if err != nil {
 		return nil, err
@@ -291,6 +159,8 @@ func (*look) at(path string) (*windows.ByHandleFileInformation, error) {
 	defer windows.CloseHandle(h)
 	return statHandle(h)
 }
+
+var statSlots = make(chan struct{}, 8)
 
 var errDevice = fmt.Errorf("not a regular file but a device: %w", fs.ErrInvalid)
 

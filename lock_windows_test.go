@@ -30,6 +30,9 @@ const (
 	errNotDirectory = syscall.ENOTDIR
 )
 
+// A release wakes those who poll.
+const restWherePolling = time.Duration(0)
+
 // byEvents returns sides that wait for events alone.
 func byEvents(path string) []side {
 	var all []side

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -87,9 +88,9 @@ func python(t *testing.T) func(args ...string) *exec.Cmd {
 	return nil
 }
 
-// Python's readers stand at the gate: while one is inside, a writer of ours that waits cannot keep
-// others out.
-func TestPythonReadersAtTheGate(t *testing.T) {
+// Python's readers lock all of the file, and with it pending: while one is inside, a writer of ours that
+// waits cannot keep others out.
+func TestPythonReadersLockPending(t *testing.T) {
 	command := python(t)
 	path := lockPath(t)
 	inside := start(t, command("hold", path, "read"))
@@ -211,5 +212,22 @@ func TestOtherPrograms(t *testing.T) {
 		s.mustAcquire(t)
 		must(t, exec.Command("flock", "--nonblock", path, "true").Run())
 		s.mustRelease(t)
+
+		// Since util-linux 2.41 it has another way, which takes part.
+		help, _ := exec.Command("flock", "--help").CombinedOutput()
+		if !strings.Contains(string(help), "--fcntl") {
+			t.Log("flock(1) has no --fcntl here")
+			return
+		}
+		for _, s := range sides(path) {
+			for _, mode := range []string{"--shared", "--exclusive"} {
+				s.mustAcquire(t)
+				err := exec.Command("flock", "--fcntl", mode, "--nonblock", path, "true").Run()
+				if (err == nil) != (s.shared && mode == "--shared") {
+					t.Errorf("flock --fcntl %s beside our %s lock: %v", mode, s.name, err)
+				}
+				s.mustRelease(t)
+			}
+		}
 	})
 }

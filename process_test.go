@@ -429,18 +429,17 @@ func holdOnce(s side, counter string, n int) error {
 			return err
 		}
 	}
+	var err error
 	if s.shared {
 		fmt.Println("+r")
 		runtime.Gosched()
 		fmt.Println("-r")
 	} else {
 		fmt.Println("+w")
-		if err := increment(counter); err != nil {
-			return err
-		}
+		err = increment(counter)
 		fmt.Println("-w")
 	}
-	return s.release()
+	return errors.Join(err, s.release()) // also after an error, for which others would wait forever
 }
 
 // Processes lock a file that others remove and rename all the time. A file that was
@@ -742,7 +741,7 @@ func init() {
 				}
 			})
 		}
-		waitUntilParked(n)
+		waitUntilWaiting(n)
 		u := resources(path)
 		fmt.Println("waiting")
 		fmt.Println(u.threads)
@@ -760,27 +759,28 @@ func init() {
 	}
 }
 
-// waitUntilParked waits until n goroutines wait for locks.
-func waitUntilParked(n int) {
-	for {
-		stacks := make([]runtime.StackRecord, n+100)
+// waitUntilWaiting waits until n goroutines wait for locks, in a queue or as leaders.
+func waitUntilWaiting(n int) {
+	for room := n + 100; ; {
+		stacks := make([]runtime.StackRecord, room)
 		have, ok := runtime.GoroutineProfile(stacks)
 		if !ok {
-			n++
+			room *= 2
 			continue
 		}
-		parked := 0
+		waiting := 0
 		for _, r := range stacks[:have] {
 			frames := runtime.CallersFrames(r.Stack())
-			f, more := frames.Next()
-			top := f.Function
-			for ; more && !strings.Contains(f.Function, "internal/table."); f, more = frames.Next() {
-			}
-			if top == "runtime.gopark" && strings.Contains(f.Function, "internal/table.") {
-				parked++
+			for more := true; more; {
+				var f runtime.Frame
+				f, more = frames.Next()
+				if strings.HasSuffix(f.Function, "table.(*waiter).wait") || strings.HasSuffix(f.Function, "table.(*entry).wait") {
+					waiting++
+					break
+				}
 			}
 		}
-		if parked >= n {
+		if waiting >= n {
 			return
 		}
 		time.Sleep(time.Millisecond)
@@ -928,7 +928,7 @@ func TestDowngrade(t *testing.T) {
 	sides(path)[2].mustTry(t, false)
 	must(t, l.ReleaseReadLock())
 	checkError(t, l.ReleaseReadLock(), "release", path, fasteners.ErrNotAcquired)
-	there.kill() // it may have got in, or stand behind the writer's gate
+	there.kill() // it may have got in, or wait for the writer that has locked pending
 	select {
 	case err := <-writerHere:
 		t.Errorf("a writer is inside with a reader (error %v)", err)
@@ -1005,7 +1005,7 @@ func TestReplacedWhileInTheQueue(t *testing.T) {
 	if !filesCanBeReplacedWhileOpen {
 		t.Skip("an open file cannot be removed or moved here")
 	}
-	for _, behind := range []string{"holder here", "blocked leader", "leader"} {
+	for _, behind := range []string{"holder here", "leader that never gives up", "leader"} {
 		t.Run(behind, func(t *testing.T) {
 			path := lockPath(t)
 			must(t, os.WriteFile(path, nil, 0o666))
@@ -1016,7 +1016,7 @@ func TestReplacedWhileInTheQueue(t *testing.T) {
 				h := sides(path)[0]
 				h.mustAcquire(t)
 				defer h.release()
-			case "blocked leader":
+			case "leader that never gives up":
 				startHolder(t, path, "exclusive")
 				sides(path)[0].goAcquire(t, background)
 			case "leader":
@@ -1031,8 +1031,8 @@ func TestReplacedWhileInTheQueue(t *testing.T) {
 			must(t, <-doneByOther)
 			by.mustRelease(t)
 
-			if behind == "leader" {
-				return // who would be the first to have the new file
+			if behind != "holder here" {
+				return // the leader may be the first to have the new file, and keeps it
 			}
 			must(t, os.Rename(path, path+".old"))
 			sides(path)[0].mustTry(t, true) // who comes now gets it

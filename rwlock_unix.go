@@ -3,79 +3,138 @@
 package fasteners
 
 import (
-	"strconv"
+	"context"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/go-fasteners/fasteners/internal/fcntl"
+	"github.com/go-fasteners/fasteners/internal/table"
+	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
-// Python's fasteners, and who else locks all of the file, locks both parts of it. So do our
-// writers. Our readers must get at both, but stay in the first only: a writer that waits for
-// them takes the second, the gate, and lets nobody pass. SQLite's PENDING byte is the same.
+// What a process locks is described in docs/protocol.md. Every holder locks main, which begins at 0 and
+// tells who it is by its length. A writer that waits for readers locks pending, as with SQLite's PENDING
+// byte: a reader locks the whole file at first, which it cannot while pending is locked, and then leaves
+// all of it but main.
 //
-// With a peer that reads and stays at the gate the writer is not preferred, but excluded as it
-// should be.
-var (
-	room = fcntl.Range{Start: 0, Len: 1 << 62}
-	gate = fcntl.Range{Start: 1 << 62, Len: 0}
-)
+// Python's fasteners, and other programs that lock the whole file, lock both. Over its readers a writer
+// of ours has no preference.
+const mainBase = 1 << 62 // the length of main without a tag
 
-// admit is where a reader that has locked the whole file leaves the gate.
-func (f *file) admit(ok bool, err error) (bool, error) {
-	if !ok || err != nil {
-		return false, err
-	}
-	if err := f.Descriptor.Unlock(gate); err != nil {
-		_ = f.Unlock()
-		return false, err
-	}
-	return true, nil
+var pendingRange = fcntl.Range{Start: mainBase + int64(tag.Max) - 1, Len: 0} // the last two bytes
+
+// A file is an open lock file.
+type file struct {
+	fcntl.Descriptor
+	modes table.Mode // that it permits
+
+	// plain is for file systems where locks of one descriptor exclude each other. There main is the whole
+	// file, for readers and writers, and nobody locks pending.
+	plain bool
+
+	length  int64 // of main when it was locked last
+	pending bool  // is locked
 }
 
-// Gate leaves the gate alone while a writer is inside: who waits can be stopped, by Ctrl-Z or a
-// debugger, and would then keep everybody out, also when that writer is gone. While readers are
-// inside the same can happen; it is the price of not being passed by others for ever.
-func (f *file) Gate(block bool) error {
-	if block {
-		// Who has no way to give up waits in the kernel for the lock, too, and is no
-		// better off when it is stopped. A false deadlock (see fcntl.Wait) does no harm.
-		_, err := f.Descriptor.Wait(unix.F_WRLCK, gate)
-		return err
+// chooseMain sets the length of main for a lock that is taken now.
+func (f *file) chooseMain() fcntl.Range {
+	f.length = 0
+	if !f.plain {
+		f.length = mainBase + int64(tag.New())
 	}
-	inside, _, err := f.Test(unix.F_WRLCK, room)
-	if err != nil || inside != unix.F_RDLCK {
-		return err
-	}
-	_, err = f.Descriptor.Try(unix.F_WRLCK, gate)
-	return err
+	return f.main()
 }
 
-func (f *file) Gated() (bool, error) {
-	typ, _, err := f.Test(unix.F_RDLCK, gate)
-	return typ == unix.F_WRLCK, err
+func (f *file) main() fcntl.Range { return fcntl.Range{Start: 0, Len: f.length} }
+
+func (f *file) Permits(mode table.Mode) bool { return f.modes&mode != 0 }
+
+func (f *file) TryLock(mode table.Mode) (bool, error) {
+	if mode == table.Exclusive {
+		ok, err := f.Descriptor.TryLock(unix.F_WRLCK, f.chooseMain())
+		return ok, retryIfStale(err)
+	}
+	ok, err := f.Descriptor.TryLock(unix.F_RDLCK, fcntl.Whole)
+	if ok {
+		err = f.leaveAllButMain()
+	}
+	return ok && err == nil, retryIfStale(err)
 }
 
-// Downgrade converts the lock, which POSIX makes one step: F_SETLK "shall ... replace" it.
+func (f *file) Wait(ctx context.Context, mode table.Mode) error {
+	if mode == table.Shared {
+		err := f.Descriptor.Wait(ctx, unix.F_RDLCK, fcntl.Whole)
+		if err == nil {
+			err = f.leaveAllButMain()
+		}
+		return retryIfStale(err)
+	}
+	err := f.Descriptor.Wait(ctx, unix.F_WRLCK, f.chooseMain())
+	if err == nil {
+		f.extendMain()
+	}
+	return retryIfStale(err)
+}
+
+// leaveAllButMain is for a reader that has locked the whole file.
+func (f *file) leaveAllButMain() error {
+	main := f.chooseMain()
+	if f.plain {
+		return nil
+	}
+	return f.Descriptor.Unlock(fcntl.Range{Start: main.Len, Len: 0})
+}
+
+// extendMain is for a writer that has waited: its tag tells when it began to. The time is in the high
+// bits of a tag, so main gets longer. Who holds the lock is only a hint, so it does no harm if this
+// fails.
+func (f *file) extendMain() {
+	waited := f.length
+	if main := f.chooseMain(); main.Len > waited {
+		if ok, err := f.Descriptor.TryLock(unix.F_WRLCK, main); ok && err == nil {
+			return
+		}
+	}
+	f.length = waited
+}
+
+func (f *file) LockPending() error {
+	if f.pending || f.plain {
+		return nil
+	}
+	holder, err := f.Conflict(unix.F_WRLCK, fcntl.Range{Start: 0, Len: 1})
+	if err != nil || holder.Type != unix.F_RDLCK {
+		return retryIfStale(err)
+	}
+	f.pending, err = f.Descriptor.TryLock(unix.F_WRLCK, pendingRange)
+	return retryIfStale(err)
+}
+
+func (f *file) Pending() (bool, error) {
+	writer, err := f.Conflict(unix.F_RDLCK, pendingRange)
+	return writer.Type == unix.F_WRLCK, retryIfStale(err)
+}
+
+// Downgrade unlocks pending first: if that fails, nothing has changed. To convert a lock is one step
+// (POSIX, fcntl: F_SETLK "shall ... replace" it).
 func (f *file) Downgrade() error {
-	ok, err := f.admit(f.Descriptor.Try(unix.F_RDLCK, fcntl.Whole))
-	if !ok && err == nil {
-		err = unix.EAGAIN // from a kernel that is not POSIX
+	if f.pending {
+		if err := f.Descriptor.Unlock(pendingRange); err != nil {
+			return err
+		}
+		f.pending = false
 	}
-	if err == nil {
-		f.announce()
+	ok, err := f.Descriptor.TryLock(unix.F_RDLCK, f.main())
+	if !ok && err == nil {
+		err = unix.EAGAIN // SMB
 	}
 	return err
 }
 
-// announce wakes waiters in other processes without closing the file: readers among them can
-// get in. Where closing another descriptor of the file would drop the lock, they have to poll.
-func (f *file) announce() {
-	if f.Classic() {
-		return
-	}
-	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(f.FD), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+func (f *file) Unlock() error {
+	err := f.Descriptor.Unlock(fcntl.Whole)
 	if err == nil {
-		_ = unix.Close(fd)
+		f.pending = false
 	}
+	return err
 }

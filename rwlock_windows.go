@@ -1,23 +1,25 @@
 package fasteners
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/windows"
 
+	"github.com/go-fasteners/fasteners/internal/event"
 	"github.com/go-fasteners/fasteners/internal/table"
-	"github.com/go-fasteners/fasteners/internal/wake"
 )
 
-// Who is inside has locked the room, one byte, as with Python's fasteners. The file need not
-// have that byte, and must not get it from us: the exclusive lock of fasteners is on the byte
-// behind the last one.
+// What a process locks is described in docs/protocol.md. Every holder locks the main byte, as Python's
+// fasteners does. The file need not have that byte, and must not get it from us: the exclusive lock of
+// fasteners is on the byte behind the last one.
 //
-// A writer that waits for readers to leave has locked the gate, through which our readers go.
-// It is not in the way of writers.
+// A writer that waits for readers has locked the pending byte, which our readers look at. It does not
+// keep writers out.
 const (
-	room = 0
-	gate = 1 << 62
+	mainByte    = 0
+	pendingByte = 1 << 62
 )
 
 func lockFlags(mode table.Mode) uint32 {
@@ -27,96 +29,126 @@ func lockFlags(mode table.Mode) uint32 {
 	return windows.LOCKFILE_EXCLUSIVE_LOCK
 }
 
-// waitAtGate is Wait for readers. A reader that stays at the gate until it gets in keeps the
-// next writer from being served before it. That can be had only here: one that waits in the
-// kernel keeps others out anyway when it is stopped.
-func (f *file) waitAtGate() (bool, error) {
-	ok, err := f.lock(gate, 0)
-	if !ok || err != nil {
-		return ok, err
+func (f *file) TryLock(mode table.Mode) (bool, error) {
+	if mode == table.Shared {
+		pending, err := f.Pending()
+		if pending || err != nil {
+			return false, err
+		}
 	}
-	ok, err = f.enter(table.Shared, 0)
-	if gateErr := f.unlock(gate); err == nil {
-		err = gateErr
+	ok, err := f.tryLockByte(mainByte, mode)
+	if ok {
+		f.locks++
 	}
-	return ok && err == nil, err
+	return ok, err
 }
 
-// Gate leaves the gate alone while a writer is inside, for the reason that it has elsewhere:
-// who waits can be stopped, and would then keep everybody out.
-func (f *file) Gate(block bool) error {
-	if f.gated {
+// Wait is not possible here. LockFileEx can be canceled only on an overlapped handle, and may have locked
+// the file by then; Wine 8 never completes it there (seen 2026-11-23).
+func (f *file) Wait(context.Context, table.Mode) error { return errors.ErrUnsupported }
+
+func (f *file) LockPending() error {
+	if f.pending {
 		return nil
 	}
-	flags := uint32(windows.LOCKFILE_EXCLUSIVE_LOCK)
-	if !block {
-		flags |= windows.LOCKFILE_FAIL_IMMEDIATELY
-	}
-	ok, err := f.lock(gate, flags)
+	ok, err := f.tryLockByte(pendingByte, table.Exclusive)
 	if !ok || err != nil {
 		return err
 	}
-	f.gated = true
-	if block {
-		return nil
-	}
+	f.pending = true
 
-	// Nothing tells who is inside, but beside readers there is room for one more.
-	readers, err := f.lock(room, windows.LOCKFILE_FAIL_IMMEDIATELY)
+	// Nothing tells who holds the lock. But beside readers another one can hold it for a moment.
+	readers, err := f.tryLockByte(mainByte, table.Shared)
 	if !readers || err != nil {
-		// Readers may have found the gate locked; the writer inside may be gone.
-		f.gated = false
-		if gateErr := f.unlock(gate); err == nil {
-			err = gateErr
+		// Readers may have found pending locked, and the writer that holds the lock may release it.
+		f.pending = false
+		if unlockErr := f.unlock(pendingByte); err == nil {
+			err = unlockErr
 		}
-		wake.Signal(eventName(f.id, table.Shared))
+		event.Signal(eventName(f.id, table.Shared))
 		return err
 	}
-	err = f.unlock(room)
-	// And another writer may have found the room locked, when it was free but for us. As
-	// this happens once, we do not wake each other for ever.
-	wake.Signal(eventName(f.id, table.Exclusive))
+	err = f.unlock(mainByte)
+	// Another writer may have found the lock held though it was free but for us. This happens once for
+	// each wait, so two writers do not wake each other forever.
+	event.Signal(eventName(f.id, table.Exclusive))
 	return err
 }
 
-// Gated looks whether there is a way through the gate. Many may look at the same time.
-func (f *file) Gated() (bool, error) {
-	ok, err := f.lock(gate, windows.LOCKFILE_FAIL_IMMEDIATELY)
+// Pending looks whether a reader could lock the pending byte.
+func (f *file) Pending() (bool, error) {
+	ok, err := f.tryLockByte(pendingByte, table.Shared)
 	if !ok || err != nil {
 		return err == nil, err
 	}
-	return false, f.unlock(gate)
+	return false, f.unlock(pendingByte)
 }
 
-// Downgrade has both locks for a moment. The first unlock of a byte lets go of the exclusive
-// one (UnlockFileEx).
+// Downgrade has both locks for a moment. The first unlock of a byte frees the exclusive one
+// (UnlockFileEx).
 func (f *file) Downgrade() error {
-	ok, err := f.enter(table.Shared, windows.LOCKFILE_FAIL_IMMEDIATELY)
+	if f.pending {
+		if err := f.unlock(pendingByte); err != nil {
+			return err
+		}
+		f.pending = false
+	}
+	ok, err := f.tryLockByte(mainByte, table.Shared)
 	if err != nil {
 		return err
 	}
 	if !ok {
 		return windows.ERROR_LOCK_VIOLATION // not as documented
 	}
-	if err := f.unlock(room); err != nil {
+	if err := f.unlock(mainByte); err != nil {
+		f.locks++
 		return err
 	}
-	f.locks--
-	f.mode = table.Shared
-	if f.gated {
-		f.gated = false
-		err = f.unlock(gate)
+	event.Signal(eventName(f.id, table.Shared))
+	return nil
+}
+
+func (f *file) Unlock() error {
+	if f.locks == 0 && !f.pending {
+		return nil // to unlock what is not locked is an error
 	}
-	wake.Signal(eventName(f.id, table.Shared))
+	var err error
+	for ; f.locks > 0; f.locks-- {
+		err = errors.Join(err, f.unlock(mainByte))
+	}
+	if f.pending {
+		f.pending = false
+		err = errors.Join(err, f.unlock(pendingByte))
+	}
+	event.Signal(eventName(f.id, table.Exclusive))
+	event.Signal(eventName(f.id, table.Shared))
 	return err
 }
 
-// eventName returns the name of the event that wakes one of those who wait for the file
-// in mode. Readers have their own, or else a writer who cannot get in would take the
-// wake-up that one reader passes to the next.
+// tryLockByte locks the byte at offset if that can be done at once. One lock of a handle does not exclude
+// another one of it if that is shared, but adds up with it.
+func (f *file) tryLockByte(offset uint64, mode table.Mode) (bool, error) {
+	err := windows.LockFileEx(f.handle, lockFlags(mode)|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, at(offset))
+	if err == windows.ERROR_LOCK_VIOLATION {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (f *file) unlock(offset uint64) error {
+	return windows.UnlockFileEx(f.handle, 0, 1, 0, at(offset))
+}
+
+func at(offset uint64) *windows.Overlapped {
+	return &windows.Overlapped{Offset: uint32(offset), OffsetHigh: uint32(offset >> 32)}
+}
+
+// eventName returns the name of the event that wakes one of those who wait for the file in mode. Readers
+// have their own: otherwise a writer that cannot lock the file yet could take the wake-up that one reader
+// passes to the next.
 //
-// It is of the session, Local: no name there can be taken by another user who has a
-// session of his own. In other sessions one finds out by trying.
+// The name is of the session, Local: no user who has another session can take it. Processes of other
+// sessions have to poll.
 func eventName(id table.ID, mode table.Mode) string {
 	return fmt.Sprintf(`Local\fasteners-%x-%x-%v`, id.Volume, id.File, mode)
 }

@@ -13,14 +13,14 @@ import (
 	"github.com/go-fasteners/fasteners/internal/table"
 )
 
-// LockByEvents gets the lock as the table does, but never by its timers: where a wake-up is
-// lost, it waits for ever.
+// LockByEvents gets the lock as the table does, but never by its timers: a waiter whose wake-up is lost
+// waits forever.
 func LockByEvents(ctx context.Context, path string, exclusive bool) (release func() error, err error) {
 	mode := table.Shared
 	if exclusive {
 		mode = table.Exclusive
 	}
-	f, _, err := new(system).Create(path, mode, 0o666)
+	f, id, err := new(system).Create(path, mode, 0o666)
 	if err != nil {
 		return nil, err
 	}
@@ -30,32 +30,32 @@ func LockByEvents(ctx context.Context, path string, exclusive bool) (release fun
 		}
 		return f.Close()
 	}
-	if err := wait(ctx, f, mode); err != nil {
+	if err := wait(ctx, f, id, mode); err != nil {
 		_ = release()
 		return nil, err
 	}
 	return release, nil
 }
 
-func wait(ctx context.Context, f table.File, mode table.Mode) error {
-	if ok, err := f.Try(mode); ok || err != nil {
+func wait(ctx context.Context, f table.File, id table.ID, mode table.Mode) (err error) {
+	if ok, err := f.TryLock(mode); ok || err != nil {
 		return err
 	}
-	watch := f.Watch()
-	defer watch.Stop()
+	released, stop := new(system).Watch(id, mode)
+	defer func() { stop(err == nil) }()
 	for {
-		if ok, err := f.Try(mode); ok || err != nil {
-			return err
-		}
 		if mode == table.Exclusive {
-			if err := f.Gate(false); err != nil {
+			if err := f.LockPending(); err != nil {
 				return err
 			}
 		}
-		for !watch.Wait(ctx, time.Hour) {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
+		if ok, err := f.TryLock(mode); ok || err != nil {
+			return err
+		}
+		select {
+		case <-released:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
@@ -66,7 +66,7 @@ func TestNoFileLosesAWake(t *testing.T) {
 	var inside atomic.Int64 // readers count 1, writers 1000
 	var wg sync.WaitGroup
 	for range 6 {
-		f, _, err := new(system).Create(path, table.Exclusive, 0o666)
+		f, id, err := new(system).Create(path, table.Exclusive, 0o666)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +81,7 @@ func TestNoFileLosesAWake(t *testing.T) {
 				if rand.N(3) == 0 {
 					ctx, cancel = context.WithTimeout(ctx, rand.N(time.Millisecond))
 				}
-				if err := wait(ctx, f, mode); err == nil {
+				if err := wait(ctx, f, id, mode); err == nil {
 					if n := inside.Add(weight); n != 1000 && n > 6 {
 						t.Errorf("sum of those inside is %d", n)
 					}
@@ -99,37 +99,38 @@ func TestNoFileLosesAWake(t *testing.T) {
 	wg.Wait()
 }
 
-// Who has the gate or looks into the room for a moment wakes those who may have come upon that.
-func TestGateWakes(t *testing.T) {
+// A writer that has locked pending, or main to find out who holds the lock, for a moment wakes those that
+// may have come upon that.
+func TestLockPendingWakes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	var files [3]table.File
+	var id table.ID
 	for i := range files {
-		f, _, err := new(system).Create(path, table.Exclusive, 0o666)
+		var err error
+		files[i], id, err = new(system).Create(path, table.Exclusive, 0o666)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer f.Close()
-		files[i] = f
+		defer files[i].Close()
 	}
-	inside, waiting, gate := files[0], files[1], files[2]
+	inside, waiting, pending := files[0], files[1], files[2]
 	for _, test := range []struct{ inside, waiting table.Mode }{
 		{table.Exclusive, table.Shared},
 		{table.Shared, table.Exclusive},
 	} {
-		if ok, err := inside.Try(test.inside); !ok || err != nil {
+		if ok, err := inside.TryLock(test.inside); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
-		if ok, err := waiting.Try(test.waiting); ok || err != nil {
+		if ok, err := waiting.TryLock(test.waiting); ok || err != nil {
 			t.Fatal(ok, err)
 		}
-		watch := waiting.Watch()
-		if err := gate.Gate(false); err != nil {
+		released, stop := new(system).Watch(id, test.waiting)
+		if err := pending.LockPending(); err != nil {
 			t.Fatal(err)
 		}
-		for !watch.Wait(t.Context(), time.Hour) {
-		}
-		watch.Stop()
-		if err := errors.Join(gate.Unlock(), inside.Unlock()); err != nil {
+		<-released
+		stop(true)
+		if err := errors.Join(pending.Unlock(), inside.Unlock()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,11 +1,11 @@
 //go:build unix
 
-// Package fcntl has POSIX record locks in the best form that the system has.
+// Package fcntl provides POSIX record locks in the best form that the system has, and where it can, a
+// wait for them that ends with a context.
 //
-// The classic form, F_SETLK and F_SETLKW, belongs to the process: it loses the
-// lock when it closes any descriptor of the file. The open file description form,
-// F_OFD_SETLK and F_OFD_SETLKW (Linux, fcntl(2)), belongs to what open(2) made.
-// Both exclude each other, in both directions, in different processes.
+// Locks of the process-owned form, F_SETLK, are dropped when the process closes any descriptor of the
+// file. Those of the other form, F_OFD_SETLK (Linux, fcntl(2)), belong to the open file description.
+// Locks of both forms exclude each other, but for those of one process in the first.
 package fcntl
 
 import (
@@ -15,90 +15,118 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ForceClassic makes the package use the classic form alone, so that tests can
-// run what other systems run. It is set before the first lock.
-var ForceClassic atomic.Bool
+// ForceProcessOwned makes the package use the process-owned form alone, so that tests can run what other
+// systems run. It must be set before the first lock.
+var ForceProcessOwned atomic.Bool
 
-// A Range is a part of the file, [Start, Start+Len). A Len of 0 is up to
-// the largest possible offset, which is far beyond the end of the file.
+// A Range is a part of the file, [Start, Start+Len). A Len of 0 extends it to the largest offset, 2⁶³-1,
+// however long the file is.
 type Range struct{ Start, Len int64 }
 
 // Whole is all of the file, and what Python's lockf(fd, …) locks.
 var Whole = Range{0, 0}
 
-// A Descriptor is an open file to lock. Its methods may be used by one goroutine
-// at a time.
+// A Descriptor is an open file to lock. Its methods may be called by one goroutine at a time, but
+// Conflict by any number, and all but Wait while one goroutine is in Wait.
 type Descriptor struct {
 	FD int
 
-	// Local may be set when the locks of the file are known to be in this machine's kernel,
-	// where nothing but Wait waits for others.
-	Local bool
-
-	classic bool // the file system does not know the other form
+	fileSystem   fileSystem
+	processOwned bool // the file system does not know the other form
 }
 
-// Try locks r if it can be done at once. The type of lock is unix.F_RDLCK or
-// unix.F_WRLCK; a lock that the owner has on r is converted to it.
-func (d *Descriptor) Try(typ int16, r Range) (bool, error) {
-	err := d.call(setlkOFD, unix.F_SETLK, &unix.Flock_t{Type: typ}, r)
-	// POSIX lets a system answer either.
-	if err == unix.EAGAIN || err == unix.EACCES {
-		return false, nil
+// New returns a descriptor of a file on the device dev (stat(2)).
+func New(fd int, dev uint64) Descriptor {
+	return Descriptor{FD: fd, fileSystem: newFileSystem(fd, dev)}
+}
+
+// OwnRangesConflict reports whether locks of this owner exclude each other where they overlap, as with
+// SMB, which has no conversion of locks and unlocks only in the ranges in which was locked.
+func (d *Descriptor) OwnRangesConflict() bool { return d.fileSystem.isSMB() }
+
+// TryLock locks r if no other owner's lock prevents it, and reports whether it has. The type is
+// unix.F_RDLCK or unix.F_WRLCK; a lock that this owner has on r is converted to it.
+func (d *Descriptor) TryLock(typ int16, r Range) (bool, error) {
+	for tries := 1; ; tries++ {
+		err := d.setlk(setlkOFD, unix.F_SETLK, typ, r)
+		switch err {
+		case nil:
+			return true, nil
+		case unix.EAGAIN:
+			return false, nil
+		case unix.EACCES:
+			// POSIX lets a system say this of a lock that is held, and the SMB client of Linux does. But
+			// it may also be a refusal, as by AppArmor. Then nobody need hold a lock, and waiting for its
+			// release would be in vain. A holder could also have released the lock before Conflict, over
+			// and over, but hardly so often.
+			held, err := d.Conflict(typ, r)
+			if err == nil && held.Type != unix.F_UNLCK {
+				return false, nil
+			}
+			if tries < 10 {
+				continue
+			}
+		}
+		return false, err
 	}
-	return err == nil, err
 }
 
-// Wait locks r and blocks until it has. It returns false where the kernel thinks
-// that this would be a deadlock: it judges by process, and knows nothing of the
-// goroutine that will release the lock.
-func (d *Descriptor) Wait(typ int16, r Range) (bool, error) {
-	err := d.call(setlkwOFD, unix.F_SETLKW, &unix.Flock_t{Type: typ}, r)
-	if err == unix.EDEADLK {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// Unlock lets go of whatever the owner has locked in r.
+// Unlock unlocks whatever the owner has locked in r.
 func (d *Descriptor) Unlock(r Range) error {
-	return d.call(setlkOFD, unix.F_SETLK, &unix.Flock_t{Type: unix.F_UNLCK}, r)
+	return d.setlk(setlkOFD, unix.F_SETLK, unix.F_UNLCK, r)
 }
 
-// Test returns the type of a lock that others have on r and that excludes one of the given
-// type, or unix.F_UNLCK if there is none. It reports whether that lock is of the classic form.
-func (d *Descriptor) Test(typ int16, r Range) (other int16, classic bool, err error) {
-	lk := unix.Flock_t{Type: typ}
-	err = d.call(getlkOFD, unix.F_GETLK, &lk, r)
-	return lk.Type, lk.Pid != -1, err // of an open file description Linux says -1
+// Conflict returns a lock of another owner that prevents one of the given type on r. If there is none,
+// its Type is unix.F_UNLCK.
+func (d *Descriptor) Conflict(typ int16, r Range) (unix.Flock_t, error) {
+	lk := newFlock(typ, r)
+	err := d.call(getlkOFD, unix.F_GETLK, &lk)
+	return lk, err
 }
 
-// Classic reports whether closing another descriptor of the file, too, would drop the lock.
-func (d *Descriptor) Classic() bool {
-	return setlkOFD == none || d.classic || ForceClassic.Load()
+func (d *Descriptor) setlk(ofd, processOwned int, typ int16, r Range) error {
+	lk := newFlock(typ, r)
+	return d.call(ofd, processOwned, &lk)
 }
 
-func (d *Descriptor) call(ofd, classic int, lk *unix.Flock_t, r Range) error {
-	lk.Whence, lk.Start, lk.Len = io.SeekStart, r.Start, r.Len
-	if !d.Classic() {
-		err := d.retry(ofd, lk)
+func newFlock(typ int16, r Range) unix.Flock_t {
+	return unix.Flock_t{Type: typ, Whence: io.SeekStart, Start: r.Start, Len: r.Len}
+}
+
+// ownedByProcess reports whether closing another descriptor of the file would drop the lock, too.
+func (d *Descriptor) ownedByProcess() bool {
+	return setlkOFD == unsupported || d.processOwned || ForceProcessOwned.Load()
+}
+
+// call makes a call that does not block, in the form that the file system knows.
+func (d *Descriptor) call(ofd, processOwned int, lk *unix.Flock_t) error {
+	if !d.ownedByProcess() {
+		err := ignoringEINTR(d.FD, ofd, lk)
 		if err != unix.EINVAL {
 			return err
 		}
-		// Not flock(2), which neither form sees.
-		d.classic = true
+		// Not flock(2), which excludes neither form.
+		d.processOwned = true
 	}
-	return d.retry(classic, lk)
+	return ignoringEINTR(d.FD, processOwned, lk)
 }
 
-// retry calls fcntl(2) again for as long as a signal has cut it short. The
-// runtime installs its handlers with SA_RESTART, but other code of the program
-// may install some without.
-func (d *Descriptor) retry(cmd int, lk *unix.Flock_t) error {
+// ignoringEINTR calls fcntl(2) again for as long as signals interrupt it. The runtime installs its
+// handlers with SA_RESTART, but other code of the program may install some without.
+func ignoringEINTR(fd, cmd int, lk *unix.Flock_t) error {
 	for {
-		err := fcntl(d.FD, cmd, lk, d.Local && cmd != setlkwOFD && cmd != unix.F_SETLKW)
+		var err error
+		if Fault != nil {
+			err = Fault(cmd, lk.Type)
+		}
+		if err == nil {
+			err = unix.FcntlFlock(uintptr(fd), cmd, lk)
+		}
 		if err != unix.EINTR {
 			return err
 		}
 	}
 }
+
+// Fault lets a test decide which calls fail, and how. It must be set before the first lock.
+var Fault func(cmd int, typ int16) error

@@ -17,28 +17,32 @@ func open(t *testing.T, path string) *Descriptor {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
-	return &Descriptor{FD: fd}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		t.Fatal(err)
+	}
+	d := New(fd, uint64(st.Dev))
+	return &d
 }
 
 func (d *Descriptor) mustTry(t *testing.T, typ int16, r Range, want bool) {
 	t.Helper()
-	ok, err := d.Try(typ, r)
+	ok, err := d.TryLock(typ, r)
 	if ok != want || err != nil {
 		t.Errorf("try: %v, %v; want %v", ok, err, want)
 	}
 }
 
-// A classic descriptor and one of the other form exclude each other even in one process, so
+// A process-owned descriptor and one of the other form exclude each other even in one process, so
 // that all outcomes can be had here.
 func TestForms(t *testing.T) {
-	if setlkOFD == none {
+	if setlkOFD == unsupported {
 		t.Skip("there is one form here")
 	}
 	path := filepath.Join(t.TempDir(), "lock")
-	for _, classic := range []bool{false, true} {
+	for _, processOwned := range []bool{false, true} {
 		a, b := open(t, path), open(t, path)
-		a.Local = true // which changes no outcome
-		b.classic = classic
+		b.processOwned = processOwned
 		left, right := Range{0, 10}, Range{10, 0}
 		for _, test := range []struct {
 			first       int16
@@ -66,27 +70,28 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// Of a lock of another descriptor one can tell the form.
-func TestTest(t *testing.T) {
-	if setlkOFD == none {
+// Conflict returns the range and the type of a lock of another descriptor, and nothing of its own.
+func TestConflict(t *testing.T) {
+	if setlkOFD == unsupported {
 		t.Skip("a process does not see its own locks here")
 	}
 	path := filepath.Join(t.TempDir(), "lock")
-	for _, classic := range []bool{false, true} {
+	for _, processOwned := range []bool{false, true} {
 		a, b := open(t, path), open(t, path)
-		a.classic = classic
-		mustTest := func(typ int16, r Range, want int16) {
+		a.processOwned = processOwned
+		check := func(d *Descriptor, typ int16, r Range, want int16) {
 			t.Helper()
-			got, isClassic, err := b.Test(typ, r)
-			if got != want || err != nil || want != unix.F_UNLCK && isClassic != classic {
-				t.Errorf("type %v, classic %v, %v; want type %v, classic %v", got, isClassic, err, want, classic)
+			lk, err := d.Conflict(typ, r)
+			if lk.Type != want || err != nil || want != unix.F_UNLCK && (lk.Start != 5 || lk.Len != 1) {
+				t.Errorf("lock is %+v, %v; want type %v", lk, err, want)
 			}
 		}
-		mustTest(unix.F_WRLCK, Whole, unix.F_UNLCK)
+		check(b, unix.F_WRLCK, Whole, unix.F_UNLCK)
 		a.mustTry(t, unix.F_RDLCK, Range{5, 1}, true)
-		mustTest(unix.F_WRLCK, Range{0, 10}, unix.F_RDLCK)
-		mustTest(unix.F_RDLCK, Whole, unix.F_UNLCK)
-		mustTest(unix.F_WRLCK, Range{6, 0}, unix.F_UNLCK)
+		check(b, unix.F_WRLCK, Range{0, 10}, unix.F_RDLCK)
+		check(b, unix.F_RDLCK, Whole, unix.F_UNLCK)
+		check(b, unix.F_WRLCK, Range{6, 0}, unix.F_UNLCK)
+		check(a, unix.F_WRLCK, Whole, unix.F_UNLCK)
 		if err := a.Unlock(Whole); err != nil {
 			t.Error(err)
 		}
@@ -103,25 +108,97 @@ func TestErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &Descriptor{FD: fd}
-	if ok, err := d.Try(unix.F_WRLCK, Whole); ok || err != unix.EBADF {
+	if ok, err := d.TryLock(unix.F_WRLCK, Whole); ok || err != unix.EBADF {
 		t.Errorf("write lock on a file that is open to read: %v, %v", ok, err)
 	}
 	d.mustTry(t, unix.F_RDLCK, Whole, true)
 	unix.Close(fd)
-	if ok, err := d.Wait(unix.F_RDLCK, Whole); ok || err != unix.EBADF {
+	if ok, err := d.TryLock(unix.F_RDLCK, Whole); ok || err != unix.EBADF {
 		t.Errorf("lock on a closed file: %v, %v", ok, err)
 	}
 }
 
-// Where the other form is refused the classic one is used, and without another try of the
-// other. A range that no form takes stands in for a file system that refuses.
+// Where the other form is refused the process-owned one is used, and without another try of the other.
+// A range that no form takes stands in for a file system that refuses.
 func TestFallback(t *testing.T) {
 	d := open(t, filepath.Join(t.TempDir(), "lock"))
-	if ok, err := d.Try(unix.F_WRLCK, Range{-1, 1}); ok || err != unix.EINVAL {
+	if ok, err := d.TryLock(unix.F_WRLCK, Range{-1, 1}); ok || err != unix.EINVAL {
 		t.Errorf("try: %v, %v", ok, err)
 	}
-	if setlkOFD != none && !d.classic {
-		t.Error("the classic form was not tried")
+	if setlkOFD != unsupported && !d.processOwned {
+		t.Error("the process-owned form was not tried")
 	}
+	d.mustTry(t, unix.F_WRLCK, Whole, true)
+}
+
+// failing makes calls fail until the end of the test.
+func failing(t *testing.T, f func(cmd int, typ int16) error) {
+	Fault = f
+	t.Cleanup(func() { Fault = nil })
+}
+
+func isTry(cmd int) bool { return cmd == setlkOFD || cmd == unix.F_SETLK }
+
+// EACCES says that the lock is held only if somebody holds it. Otherwise it is a refusal, as by
+// AppArmor, and an error.
+func TestRefusal(t *testing.T) {
+	if setlkOFD == unsupported {
+		t.Skip("a process does not see its own locks here")
+	}
+	path := filepath.Join(t.TempDir(), "lock")
+	a, b := open(t, path), open(t, path)
+	failing(t, func(cmd int, typ int16) error {
+		if isTry(cmd) && typ != unix.F_UNLCK {
+			return unix.EACCES
+		}
+		return nil
+	})
+	if ok, err := a.TryLock(unix.F_WRLCK, Whole); ok || err != unix.EACCES {
+		t.Errorf("nobody holds the lock: %v, %v", ok, err)
+	}
+	Fault = nil
+	b.mustTry(t, unix.F_RDLCK, Whole, true)
+	failing(t, func(cmd int, typ int16) error {
+		if isTry(cmd) && typ != unix.F_UNLCK {
+			return unix.EACCES
+		}
+		return nil
+	})
+	a.mustTry(t, unix.F_WRLCK, Whole, false)
+	if ok, err := a.TryLock(unix.F_RDLCK, Whole); ok || err != unix.EACCES {
+		t.Errorf("nobody holds a lock that conflicts: %v, %v", ok, err)
+	}
+}
+
+// A holder that releases the lock between an EACCES and the question who holds it does not make that a
+// refusal.
+func TestReleaseDuringRefusal(t *testing.T) {
+	if setlkOFD == unsupported {
+		t.Skip("a process does not see its own locks here")
+	}
+	path := filepath.Join(t.TempDir(), "lock")
+	a := open(t, path)
+	calls := 0
+	failing(t, func(cmd int, typ int16) error {
+		if isTry(cmd) && typ == unix.F_WRLCK {
+			if calls++; calls <= 3 {
+				return unix.EACCES
+			}
+		}
+		return nil
+	})
+	a.mustTry(t, unix.F_WRLCK, Whole, true)
+}
+
+// A signal whose handler was installed without SA_RESTART ends a call, not a lock.
+func TestInterruptedCall(t *testing.T) {
+	d := open(t, filepath.Join(t.TempDir(), "lock"))
+	calls := 0
+	failing(t, func(int, int16) error {
+		if calls++; calls%3 != 0 {
+			return unix.EINTR
+		}
+		return nil
+	})
 	d.mustTry(t, unix.F_WRLCK, Whole, true)
 }

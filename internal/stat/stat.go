@@ -1,8 +1,8 @@
 //go:build unix
 
-// Package stat tells which file a path names. It does so for each acquire and each release of a
-// lock, and thousands of goroutines may do it at a time, so it takes no memory if it can: what
-// unix.Stat does allocates, which needs more than the stack that a goroutine begins with.
+// Package stat tells which file a path names. It does so for each acquire and each release of a lock, and
+// thousands of goroutines may do it at a time, so it takes no memory if it can: what unix.Stat does
+// allocates, which needs more than the stack that a goroutine begins with.
 package stat
 
 import "golang.org/x/sys/unix"

@@ -11,8 +11,8 @@ import (
 
 // Path returns the file that path names. Its error is an errno.
 //
-// Of the calls that do that only statx(2) is the same on all architectures. It is used in such a way
-// that it does what stat(2) does. Android kills programs that use it.
+// Of the calls that do that only statx(2) is the same on all architectures. It is used in such a way that
+// it does what stat(2) does. Android kills programs that use it.
 func Path(path string) (File, error) {
 	var name [128]byte
 	if len(path) >= len(name) || strings.IndexByte(path, 0) >= 0 {

@@ -5,172 +5,212 @@ import (
 	"time"
 )
 
+// A state is what an entry is in:
+//
+//	idle     nobody holds the lock, and nobody leads. The entry is in the table only while it has a
+//	         descriptor open.
+//	locking  a leader talks to the kernel, and whether it gets the lock is open.
+//	waiting  the leader has found the lock held by another process, and waits for it.
+//	held     holders have the lock, and nobody leads.
+//
+// All others who want the lock queue. The states change as follows:
+//
+//	idle              → locking  a goroutine comes, and leads (enterLocked), or the file is closed (closeIdle)
+//	locking           → waiting  another process holds the lock (wait)
+//	locking, waiting  → held     the leader has locked the file (lead), or downgraded the lock (release,
+//	                             downgrade)
+//	locking, waiting  → locking  the leader gives up, and the next in the queue leads (pass)
+//	locking, waiting  → idle     the leader gives up, and nobody queues (pass)
+//	held              → held     holders come and go, or the last hands the lock on (release)
+//	held              → locking  the last holder leads, to unlock the file (release), or the only one
+//	                             to downgrade the lock (downgrade)
+type state uint8
+
+const (
+	idle state = iota
+	locking
+	waiting
+	held
+)
+
 // An entry is one lock file of this process.
-//
-// It is in one of three states, of which enter is the only way in:
-//
-//	idle     nobody holds the lock or has the token. The entry is in the table
-//	         only as long as a descriptor is open.
-//	led      one goroutine has the token (busy), all others queue.
-//	held     nobody has the token, holders have the lock.
 type entry struct {
 	table *Table
 	id    ID
 
 	// table.mu protects these.
-	queue    queue
-	busy     bool // somebody has the token
-	waiting  bool // and has found the lock held by another process
-	blocked  bool // and leaves the waiting to the system
-	holders  int
-	mode     Mode      // of the lock, while holders > 0
-	turnEnds time.Time // see minTurn; zero between turns
-	name     string    // that the file had when it was released last, if one is known
-	namedAt  time.Time // when that was
-	strays   []File    // descriptors to close when the lock is free
-	expiry   *time.Timer
-	armed    bool // expiry will come
+	state        state
+	queue        queue
+	holders      int
+	mode         Mode      // of the lock, while held
+	sliceEnd     time.Time // see minSlice; zero while no slice has begun
+	name         string    // that the file had when it was released last, if one is known
+	releasedAt   time.Time // when that was
+	pendingClose []File    // to be closed when the lock is free
+	idleTimer    *time.Timer
+	idleTimerSet bool
+	leader       leader        // while waiting
+	checking     chan struct{} // closed when a check is over; nil while there is none
+	recheck      recheck
 
-	patroller *time.Timer
-	patrolIn  time.Duration // that it was set to, if it will come
-	patrols   int           // how often it has come for this queue
-
-	// These belong to whoever has the token, and table.mu protects them while
-	// nobody does.
-	file      File
-	opened    time.Time // when file was
-	contended bool      // another process has had the lock since then
-	turn      time.Duration
-	standBack bool // before the next try
-	missed    int  // how often nobody came, since others were seen
+	// These belong to the leader, and table.mu protects them while nobody leads.
+	file       File
+	slice      time.Duration
+	mustYield  bool // before locking the file
+	idleYields int  // how often nobody came in a yield, since another process was seen
 }
 
-// outcome is what has become of a wish for the lock.
-type outcome uint8
-
-const (
-	queued       outcome = iota
-	granted              // the lock is held
-	grantedNamed         // the same, and the path of the waiter named the file then
-	leading              // the token is had
-	refused              // a try has failed
-	stale                // the path of the waiter names another file
-)
-
-// idle reports whether the entry is of no use to anybody. table.mu is held.
-func (e *entry) idle() bool { return !e.busy && e.holders == 0 }
-
-// decided reports whether it is known that who came now would have to wait. When it is not,
-// a try waits to know: a system call is under way that may well bring the lock, and two
-// readers that try at the same time must both succeed if nobody writes. table.mu is held.
-func (e *entry) decided() bool { return !e.busy || e.waiting }
-
-// admit lets the caller in if nobody of this process has to be waited for. table.mu is held.
-func (e *entry) admit(mode Mode) outcome {
+// enterLocked decides what becomes of a goroutine that comes. It returns a waiter only for queued. One
+// that guesses what its path names may become a holder or lead, which looks again, but it may not queue:
+// it could wait forever behind a file that the path does not name any more. The caller holds table.mu.
+func (e *entry) enterLocked(r *Request, mode Mode, try, guess bool) (outcome, *waiter) {
 	switch {
-	case e.idle():
-		e.busy = true
-		return leading
-	case e.holders > 0 && e.mode == Shared && mode == Shared && e.queue.front() == nil:
+	case e.state == idle:
+		e.state = locking
+		return leading, nil
+	case e.state == held && e.mode == Shared && mode == Shared && e.queue.head == nil:
 		e.holders++
-		return granted
+		if time.Now().Before(e.sliceEnd) {
+			return granted, nil
+		}
+		return joining, nil
+	case guess && (try || r.Path != e.name || time.Since(e.releasedAt) > maxGuess):
+		return stale, nil
+	// While the leader is locking, a try waits for the answer of the kernel: if that is yes, two readers
+	// that try at the same time must both succeed.
+	case try && e.state != locking:
+		return refused, nil
 	}
-	return queued
+	return queued, e.enqueueLocked(r, mode, try)
 }
 
-// enter gets the lock, or queues and returns what to wait for, to be settled or ctx to be done; then
-// served has to be called. Where the caller has not looked and would have to queue, it returns
-// errStale. table.mu is held when it is called, and not when it returns.
-func (e *entry) enter(ctx context.Context, r *Request, mode Mode, try, looked bool) (*waiter, error) {
-	switch e.admit(mode) {
-	case leading:
-		e.table.mu.Unlock()
-		return nil, e.lead(ctx, r, mode, try)
+// maxGuess is for how long another goroutine's look at a path is good enough to queue.
+const maxGuess = time.Millisecond
 
-	case granted:
-		gated, err := e.gated()
-		switch {
-		case err == nil && !gated:
-			e.table.mu.Unlock()
-			return nil, e.confirm(r)
-		case err != nil || e.holders == 1 || !looked:
-			e.table.mu.Unlock()
-			_ = e.release("")
-			if err == nil {
-				err = errStale
-			}
-			return nil, err
+func (e *entry) enqueueLocked(r *Request, mode Mode, try bool) *waiter {
+	if e.queue.head == nil {
+		e.recheck.beginLocked(e)
+		if e.state == held && e.mode == Exclusive {
+			e.beginSliceLocked()
 		}
+	}
+	return e.queue.push(r, mode, try)
+}
+
+// join is for a reader that has become a holder beside others after the end of their slice. Readers of
+// one process that overlap could hold the lock forever, and so have to look from time to time whether a
+// writer of another process waits for them to leave. If one does, the reader queues.
+func (e *entry) join(r *Request, try, guess bool) (*waiter, error) {
+	t := e.table
+	pending, err := e.file.Pending() // the file stays open, as the caller is a holder
+	t.mu.Lock()
+	if err == nil && !pending {
+		e.sliceEnd = time.Now().Add(t.minSlice)
+		t.mu.Unlock()
+		return nil, e.verify(r)
+	}
+	if err == nil && !try && !guess && e.holders > 1 {
 		e.holders--
-
-	case queued:
-		// Somebody else looked a moment ago, which is as good.
-		if !looked && (r.Path != e.name || time.Since(e.namedAt) > minTurn) {
-			e.table.mu.Unlock()
-			return nil, errStale
-		}
+		w := e.enqueueLocked(r, Shared, try)
+		t.mu.Unlock()
+		return w, nil
 	}
-	if try && e.decided() {
-		e.table.mu.Unlock()
-		return nil, errBusy
+	t.mu.Unlock()
+	_ = e.release("")
+	switch {
+	case err != nil:
+		return nil, err
+	case try:
+		return nil, ErrBusy
 	}
-	w := e.queue.push(r, mode, try)
-	e.patrolLater()
-	e.table.mu.Unlock()
-	return w, nil
+	return nil, ErrRetry
 }
 
-// gated reports whether readers who join others have to let a writer of another process pass.
-// Those of this process who overlap could hold the lock for ever, and so have to look from time to
-// time. table.mu is held, but not all the time.
-func (e *entry) gated() (bool, error) {
-	if time.Until(e.turnEnds) > 0 {
-		return false, nil
-	}
-	e.table.mu.Unlock()
-	gated, err := e.file.Gated() // it stays open, as the caller is a holder
-	e.table.mu.Lock()
-	if err == nil && !gated {
-		e.turnEnds = time.Now().Add(e.table.minTurn)
-	}
-	return gated, err
-}
-
-// served gets the lock for one who has queued.
-func (e *entry) served(ctx context.Context, w *waiter) error {
+// finish acquires the lock for a goroutine that has queued, after its wait.
+func (e *entry) finish(ctx context.Context, w *waiter) error {
 	if err := ctx.Err(); err != nil {
-		e.leave(w) // it may be settled, too
+		e.cancel(w) // which may be resolved, too
 		return err
 	}
-	switch w.state {
+	switch w.outcome {
 	case granted:
-		return e.confirm(w.request)
-	case grantedNamed:
+		return e.verify(w.request)
+	case grantedSame:
 		return nil
 	case refused:
-		return errBusy
+		return ErrBusy
 	case stale:
-		return errStale
+		return ErrRetry
 	}
 
-	// It has the token, but it can be long ago that it looked. With a file that was replaced
-	// in the meantime a whole queue comes this way: should each open the new one to find that
-	// out, there would be as many descriptors, which may not be closed while the new one is
-	// locked.
-	named, err := e.table.system.Names(w.request.Path, e.id)
-	if !named || err != nil {
+	// It leads, but may have looked at its path long ago. If the file was replaced meanwhile, a whole
+	// queue comes this way. Were each of them to open the new file to find that out, there would be as
+	// many descriptors, which must not be closed while the new file is locked.
+	same, err := e.table.system.SameFile(w.request.Path, e.id)
+	if !same || err != nil {
 		if err == nil {
-			err = errStale
+			err = ErrRetry
 		}
-		e.stepDown()
+		_ = e.unlockAndPass(false)
 		return err
 	}
 	return e.lead(ctx, w.request, w.mode, w.try)
 }
 
-// confirm makes sure that r.Path names the file, for one who has just got the lock, and gives that
-// back if not. The name may have come to mean another file at any time before. Who replaces a file
-// under a lock and who locks the new one would then both be inside:
+// cancel is for a goroutine that does not want to wait any longer. What it was given at the last moment
+// it passes on.
+func (e *entry) cancel(w *waiter) {
+	e.table.mu.Lock()
+	o := w.outcome
+	if o == queued {
+		e.queue.remove(w)
+		e.admitReadersLocked() // that wait for w alone, a writer
+	}
+	e.table.mu.Unlock()
+	switch o {
+	case granted, grantedSame:
+		_ = e.release("")
+	case leading:
+		_ = e.pass(true)
+	}
+}
+
+// lead locks the file for the caller, which leads, and ends the lead in any case.
+func (e *entry) lead(ctx context.Context, r *Request, mode Mode, try bool) error {
+	waited, err := e.lock(ctx, r, mode, try)
+	if err != nil {
+		// After most errors the state of the lock is not known: closing the file frees it.
+		_ = e.unlockAndPass(err == ErrBusy || ctx.Err() != nil)
+		return err
+	}
+	e.table.mu.Lock()
+	e.becomeHeldLocked(mode)
+	if mode == Shared || e.queue.head != nil {
+		e.beginSliceLocked()
+	}
+	e.table.mu.Unlock()
+	if err := e.verify(r); err != ErrRetry || !waited {
+		return err
+	}
+	return errRetryAfterWait
+}
+
+// becomeHeldLocked ends the lead of a goroutine that has locked the file. It is a holder now, and so are
+// the readers that came right behind it, if it is one.
+func (e *entry) becomeHeldLocked(mode Mode) {
+	e.state, e.holders, e.mode = held, 1, mode
+	e.grantReadersLocked()
+	for w := e.queue.head; w != nil && w.try; w = e.queue.head {
+		e.queue.pop()
+		w.resolve(refused)
+		e.grantReadersLocked() // that came behind a writer's try
+	}
+	e.refuseTriesLocked()
+}
+
+// verify makes sure, for a new holder, that its path names the file, and releases the lock if not. The
+// path may have come to name another file at any time before. One process that replaces a file under its
+// lock, and another that locks the new one, would then both be holders:
 //
 //	we                        others
 //	open a, which is inode 1
@@ -178,204 +218,102 @@ func (e *entry) served(ctx context.Context, w *waiter) error {
 //	lock inode 1
 //	                          create a, which is inode 2; lock it
 //
-// Now that the file is locked, whoever plays by the rules has to wait.
-func (e *entry) confirm(r *Request) error {
-	named, err := e.table.system.Names(r.Path, e.id)
-	if named {
+// Now that the file is locked, a process that replaces it only under its lock has to wait.
+func (e *entry) verify(r *Request) error {
+	same, err := e.table.system.SameFile(r.Path, e.id)
+	if same {
 		return nil
 	}
 	// An error of this unlock says nothing about the file that the path names now.
 	_ = e.release("")
 	if err == nil {
-		err = errStale
+		err = ErrRetry
 	}
 	return err
 }
 
-// patrol looks from time to time for what those who queue do not hear of. Another process may have
-// replaced the file, so that nothing has to be waited for, and under one of its names only; and a
-// writer that readers have to let pass may have given up.
-func (e *entry) patrol() {
-	e.table.mu.Lock()
-	e.patrolIn = 0
-	first := e.queue.front()
-	if first == nil {
-		e.patrols = 0
-		e.table.mu.Unlock()
-		return
-	}
-	stales := map[string]bool{} // paths
-	for w := first; w != nil; w = w.next {
-		stales[w.request.Path] = false
-	}
-	readers := e.holders > 0 && e.mode == Shared && first.mode == Shared
-	if readers {
-		e.holders++ // so that the file stays open
-	}
-	e.table.mu.Unlock()
-
-	for path := range stales {
-		named, err := e.table.system.Names(path, e.id)
-		stales[path] = !named && err == nil
-	}
-	gated := true
-	if readers {
-		if g, err := e.file.Gated(); err == nil {
-			gated = g
-		}
-	}
-
-	e.table.mu.Lock()
-	for w := e.queue.front(); w != nil; {
-		next := w.next
-		if stales[w.request.Path] {
-			e.queue.remove(w)
-			w.settle(stale)
-			gated = false // or else who has waited for w would have to wait for the next time
-		}
-		w = next
-	}
-	if !gated {
-		e.grantReaders()
-	}
-	e.patrols = min(e.patrols+1, 10_000) // so that no time overflows
-	e.patrolLater()
-	e.table.mu.Unlock()
-	if readers {
-		_ = e.release("")
-	}
-}
-
-// patrolLater makes patrol come, and rarely where a leader hears events. table.mu is held.
-func (e *entry) patrolLater() {
-	w := e.queue.front()
-	if w == nil {
-		return
-	}
-	d := hardly * min(time.Duration(e.patrols+1)*w.request.Delay, w.request.MaxDelay)
-	if e.holders > 0 || e.blocked {
-		d = d / hardly * seldom
-	}
-	switch {
-	case e.patrolIn > 0 && e.patrolIn <= d:
-		return
-	case e.patroller == nil:
-		e.patroller = time.AfterFunc(d, e.patrol)
-	default:
-		e.patroller.Reset(d)
-	}
-	e.patrolIn = d
-}
-
-// lead locks the file for the caller, who has the token, and gives up the token in any case.
-func (e *entry) lead(ctx context.Context, r *Request, mode Mode, try bool) error {
-	if err := e.lock(ctx, r, mode, try); err != nil {
-		e.stepDown()
-		return err
-	}
-	e.table.mu.Lock()
-	if e.turnEnds.IsZero() {
-		e.turnEnds = time.Now().Add(e.turn)
-	}
-	e.hold(mode)
-	e.table.mu.Unlock()
-	return e.confirm(r)
-}
-
-// hold gives up the token for the first hold of the lock. table.mu is held.
-func (e *entry) hold(mode Mode) {
-	e.busy, e.waiting = false, false
-	e.holders, e.mode = 1, mode
-	e.grantReaders()
-	e.refuseTries()
-	e.patrolLater()
-}
-
-// release gives one hold back, and with the last one hands the lock on in this process or
-// gives it back to the kernel. A path that is not empty is known to name the file.
+// release gives one hold back. The last holder, if its process has queued for the lock and its slice is
+// not over, hands the lock on within the process: to a writer without a system call, and to readers by a
+// downgrade if it is a writer. Otherwise it unlocks the file. A path that is not empty is known to name
+// the file.
 func (e *entry) release(path string) error {
 	e.table.mu.Lock()
 	now := time.Now()
-	e.table.name(e, path)
-	e.namedAt = now
+	e.table.nameLocked(e, path)
+	e.releasedAt = now
 	e.holders--
 	if e.holders > 0 {
 		e.table.mu.Unlock()
 		return nil
 	}
-	next := e.queue.front()
-	over := next == nil || !now.Before(e.turnEnds)
+	next := e.queue.head
+	over := next == nil || !now.Before(e.sliceEnd)
 	if !over && e.mode == Exclusive && next.mode == Exclusive {
 		e.queue.pop()
 		e.holders = 1
 		if next.request.Path == path {
-			next.settle(grantedNamed)
+			next.resolve(grantedSame)
 		} else {
-			next.settle(granted)
+			next.resolve(granted)
 		}
 		e.table.mu.Unlock()
 		return nil
 	}
-	e.busy = true
-	downgrade := !over && e.mode == Exclusive
-	keep := !over || next == nil && !e.contended && now.Sub(e.opened) < e.table.linger
+	e.state = locking
+	e.awaitCheckLocked()
 	if over {
-		e.turnEnds = time.Time{}
-		e.standBack = next != nil
+		e.sliceEnd = time.Time{}
+		e.mustYield = next != nil
 	}
 	e.table.mu.Unlock()
 
-	if downgrade && e.file.Downgrade() == nil {
-		// Only who has the token takes waiters from the head of the queue, but those
-		// who give up leave it.
+	if !over && e.mode == Exclusive && e.file.Downgrade() == nil {
 		e.table.mu.Lock()
-		if w := e.queue.front(); w != nil && w.mode == Shared {
+		// Only a leader takes waiters from the head of the queue, but those that give up leave it.
+		if w := e.queue.head; w != nil && w.mode == Shared {
 			e.queue.pop()
-			e.hold(Shared)
-			w.settle(granted)
+			e.becomeHeldLocked(Shared)
+			w.resolve(granted)
 			e.table.mu.Unlock()
 			return nil
 		}
 		e.table.mu.Unlock()
 	}
-	return e.letGo(keep)
+	return e.unlockAndPass(true)
 }
 
-// letGo unlocks the file for one who has the token, and gives that up.
-func (e *entry) letGo(keep bool) error {
+// unlockAndPass unlocks the file, for a leader, and ends its lead.
+func (e *entry) unlockAndPass(keep bool) error {
 	if e.file == nil {
-		return e.settle(keep)
+		return e.pass(keep)
 	}
-	// Unlock before close: a child of this process that is between fork and exec has the
-	// descriptor too, and with it would keep the lock.
+	// Unlock before close: a child of this process that is between fork and exec has the descriptor, too,
+	// and would keep the lock by it.
 	err := e.file.Unlock()
-	closeErr := e.settle(keep && err == nil)
-	if err == nil {
+	if closeErr := e.pass(keep && err == nil); err == nil {
 		err = closeErr
 	}
 	return err
 }
 
-// stepDown is for a leader without the lock. What has to be unlocked is the gate, and
-// after an error a lock whose state is not known; nothing can be done about another one.
-func (e *entry) stepDown() { _ = e.letGo(false) }
-
-// settle gives the token up, to the next in the queue if there is one. The kernel's lock is
-// free. It closes what is open, but for the descriptor of the entry if keep says so.
-func (e *entry) settle(keep bool) (err error) {
+// pass ends the lead of a goroutine that has not locked the file: the next in the queue leads, if there
+// is one. It closes what is open, but not the descriptor of the entry if keep says so and somebody can
+// use it.
+func (e *entry) pass(keep bool) (err error) {
 	e.table.mu.Lock()
 	defer e.table.mu.Unlock()
 	for {
-		strays := e.strays
-		e.strays = nil
-		if len(strays) == 0 && (keep || e.file == nil) {
+		others := e.pendingClose
+		e.pendingClose = nil
+		done := !keep || e.queue.head == nil && e.table.idleTimeout == 0
+		if len(others) == 0 && (e.file == nil || !done) {
 			break
 		}
 		e.table.mu.Unlock()
-		for _, f := range strays {
+		for _, f := range others {
 			_ = f.Close()
 		}
-		if !keep {
+		if done {
 			if closeErr := e.close(); err == nil {
 				err = closeErr
 			}
@@ -383,21 +321,21 @@ func (e *entry) settle(keep bool) (err error) {
 		e.table.mu.Lock()
 	}
 
-	e.waiting = false
 	if w := e.queue.pop(); w != nil {
-		w.settle(leading)
+		e.state = locking
+		w.resolve(leading)
 		return err
 	}
-	e.busy, e.standBack, e.turnEnds = false, false, time.Time{}
+	e.state, e.mustYield, e.sliceEnd = idle, false, time.Time{}
 	if e.file == nil {
-		e.table.remove(e)
+		e.table.removeLocked(e)
 		return err
 	}
-	e.expireLater()
+	e.closeLaterLocked()
 	return err
 }
 
-// close closes the descriptor of the entry, if it has one.
+// close closes the descriptor of the entry, for a leader, if it has one.
 func (e *entry) close() error {
 	if e.file == nil {
 		return nil
@@ -407,89 +345,75 @@ func (e *entry) close() error {
 	return f.Close()
 }
 
-// expireLater makes sure that the descriptor of an idle entry is closed. table.mu is held.
-func (e *entry) expireLater() {
-	if e.armed {
+// closeLaterLocked makes sure that the descriptor of an idle entry is closed.
+func (e *entry) closeLaterLocked() {
+	if e.idleTimerSet {
 		return
 	}
-	e.armed = true
-	d := max(0, e.table.linger-time.Since(e.opened))
-	if e.expiry == nil {
-		e.expiry = time.AfterFunc(d, e.expire)
+	e.idleTimerSet = true
+	d := max(0, e.table.idleTimeout-time.Since(e.releasedAt))
+	if e.idleTimer == nil {
+		e.idleTimer = time.AfterFunc(d, e.closeIdle)
 	} else {
-		e.expiry.Reset(d)
+		e.idleTimer.Reset(d)
 	}
 }
 
-// expire closes the descriptor of an entry that is idle. One that is not will be released, which
-// closes it or arms the timer again; and an entry with no descriptor has left the table, where
+// closeIdle closes the descriptor of an entry that has been idle for long enough. An entry that is not
+// idle comes here again after it was released, and one that has no descriptor has left the table, where
 // another one may have its place.
-func (e *entry) expire() {
+func (e *entry) closeIdle() {
 	e.table.mu.Lock()
-	e.armed = false
-	if !e.idle() || e.file == nil && len(e.strays) == 0 {
+	e.idleTimerSet = false
+	if e.state != idle || e.file == nil && len(e.pendingClose) == 0 {
 		e.table.mu.Unlock()
 		return
 	}
-	e.busy = true
-	e.table.mu.Unlock()
-	_ = e.settle(false)
-}
-
-// leave is for a goroutine that does not want to queue any longer. What it was given at the
-// last moment it passes on.
-func (e *entry) leave(w *waiter) {
-	e.table.mu.Lock()
-	if w.state == queued {
-		e.queue.remove(w)
-		e.grantReaders() // that waited for w, a writer, only
+	if time.Since(e.releasedAt) < e.table.idleTimeout {
+		e.closeLaterLocked()
+		e.table.mu.Unlock()
+		return
 	}
+	e.state = locking
 	e.table.mu.Unlock()
-	switch w.state {
-	case granted, grantedNamed:
-		_ = e.release("")
-	case leading:
-		e.stepDown()
-	}
+	_ = e.pass(false)
 }
 
 // downgrade makes the only hold, which is exclusive, a shared one.
 func (e *entry) downgrade() error {
 	e.table.mu.Lock()
-	e.busy = true
+	e.state = locking
 	e.table.mu.Unlock()
 	err := e.file.Downgrade()
-	e.table.mu.Lock()
-	defer e.table.mu.Unlock()
 	mode := Shared
 	if err != nil {
 		mode = Exclusive
 	}
-	e.hold(mode)
+	e.table.mu.Lock()
+	e.becomeHeldLocked(mode)
+	e.table.mu.Unlock()
 	return err
 }
 
-// grantReaders lets in the readers at the head of the queue while the lock is held shared.
-// table.mu is held.
-func (e *entry) grantReaders() {
-	if e.holders == 0 || e.mode != Shared {
+// grantReadersLocked lets the readers at the head of the queue in while the lock is held shared.
+func (e *entry) grantReadersLocked() {
+	if e.state != held || e.mode != Shared {
 		return
 	}
-	for w := e.queue.front(); w != nil && w.mode == Shared; w = e.queue.front() {
+	for w := e.queue.head; w != nil && w.mode == Shared; w = e.queue.head {
 		e.queue.pop()
 		e.holders++
-		w.settle(granted)
+		w.resolve(granted)
 	}
 }
 
-// refuseTries fails those who do not want to wait, now that they would have to. table.mu is
-// held.
-func (e *entry) refuseTries() {
-	for w := e.queue.front(); w != nil && e.queue.tries > 0; {
+// refuseTriesLocked fails those in the queue that do not want to wait, now that they would have to.
+func (e *entry) refuseTriesLocked() {
+	for w := e.queue.head; w != nil && e.queue.tries > 0; {
 		next := w.next
 		if w.try {
 			e.queue.remove(w)
-			w.settle(refused)
+			w.resolve(refused)
 		}
 		w = next
 	}

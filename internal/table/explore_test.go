@@ -10,32 +10,33 @@ import (
 	"time"
 )
 
-// These tests are a model check of the real code: its system calls happen one at a time, in
-// every order that differs from running one goroutine after another by a few preemptions.
-// Time passes only when nobody can do anything, and no waiter is ever helped by its poll
-// interval, so that a lost wake-up shows.
+// These tests are a model check of the real code: its system calls happen one at a time, in every order
+// that differs from running one goroutine after another by a few preemptions. Time passes only when
+// nobody can do anything. A recheck happens only where a scenario has it happen, so that it helps
+// nobody whose wake-up was lost.
 
 // A scenario is what processes do with one file.
 type scenario struct {
-	name    string
-	classic bool          // the form of locks
-	turn    time.Duration // of a process that hands the lock on; 0 is none
-	actors  []actor
-	// Each of these happens once, at any time or never: a process is killed, an actor's
-	// context is cancelled, the file is removed.
-	kill   []int
-	cancel []int
-	unlink bool
+	name      string
+	ownsLocks bool          // the form of locks
+	slice     time.Duration // of a process that hands the lock on; 0 is none
+	actors    []actor
+	// Each of these happens once, at any time or never: a process is killed, an actor's context is
+	// canceled, a process has a recheck, the file is removed.
+	kill    []int
+	cancel  []int
+	recheck []int
+	unlink  bool
 }
 
 // An actor is a goroutine of process pid that acquires the lock and releases it.
 type actor struct {
-	pid       int
-	mode      Mode
-	blocking  bool // its context cannot be done
-	try       bool // it does not wait
-	holds     int  // how often it does all, if not once
-	downgrade bool // it goes on as a reader before it releases
+	pid        int
+	mode       Mode
+	background bool // its context cannot be done
+	try        bool // it does not wait
+	holds      int  // how often it does all, if not once
+	downgrade  bool // it goes on as a reader before it releases
 }
 
 const path = "lock"
@@ -43,7 +44,7 @@ const path = "lock"
 func TestExplore(t *testing.T) {
 	w, r := actor{mode: Exclusive}, actor{mode: Shared}
 	in := func(pid int, a actor) actor { a.pid = pid; return a }
-	blocking := func(a actor) actor { a.blocking = true; return a }
+	background := func(a actor) actor { a.background = true; return a }
 	try := func(a actor) actor { a.try = true; return a }
 	down := func(a actor) actor { a.downgrade = true; return a }
 	times := func(n int, a actor) actor { a.holds = n; return a }
@@ -52,41 +53,46 @@ func TestExplore(t *testing.T) {
 		{name: "two writers, one process", actors: []actor{w, w}},
 		{name: "two writers, two processes", actors: []actor{w, in(1, w)}},
 		{name: "three writers, two processes", actors: []actor{w, w, in(1, w)}},
-		{name: "blocking writers", actors: []actor{blocking(w), in(1, blocking(w)), in(1, w)}},
+		{name: "writers that never give up", actors: []actor{background(w), in(1, background(w)), in(1, w)}},
 		{name: "readers and a writer, one process", actors: []actor{r, r, w}},
 		{name: "readers and a writer, two processes", actors: []actor{r, r, in(1, w)}},
 		{name: "readers, two processes", actors: []actor{r, in(1, r), in(1, r)}},
 		{name: "tries", actors: []actor{try(w), try(r), in(1, w)}},
 		{name: "tries of readers", actors: []actor{try(r), try(r), in(1, try(r))}},
 		{name: "again and again", actors: []actor{times(2, w), in(1, times(2, w))}},
-		{name: "passed", actors: []actor{times(3, w), in(1, times(3, w)), in(2, w)}},
-		{name: "passed reader", actors: []actor{times(3, w), in(1, times(3, w)), in(2, r)}},
-		{name: "cancelled in the queue", actors: []actor{w, w, r}, cancel: []int{1}},
-		{name: "cancelled writer before a reader", actors: []actor{r, w, r}, cancel: []int{1}},
-		{name: "cancelled leader", actors: []actor{in(1, w), w, w}, cancel: []int{1}},
-		{name: "cancelled leader and follower", actors: []actor{in(1, w), w, r}, cancel: []int{1, 2}},
-		{name: "gate", actors: []actor{r, in(1, r), in(2, w)}},
-		{name: "gate of a blocking writer", actors: []actor{r, in(1, r), in(2, blocking(w))}},
-		{name: "gate and a queue", actors: []actor{r, r, w, in(1, w)}},
-		{name: "gate of a cancelled writer", actors: []actor{r, r, in(1, w), in(1, r)}, cancel: []int{2}},
-		{name: "gate of a killed writer", actors: []actor{r, in(1, r), in(2, w)}, kill: []int{2}},
+		{name: "again and again, three processes", actors: []actor{times(2, w), in(1, w), in(2, r)}},
+		{name: "canceled in the queue", actors: []actor{w, w, r}, cancel: []int{1}},
+		{name: "canceled writer before a reader", actors: []actor{r, w, r}, cancel: []int{1}},
+		{name: "canceled leader", actors: []actor{in(1, w), w, w}, cancel: []int{1}},
+		{name: "canceled leader and follower", actors: []actor{in(1, w), w, r}, cancel: []int{1, 2}},
+		{name: "pending", actors: []actor{r, in(1, r), in(2, w)}},
+		{name: "pending of a writer that never gives up", actors: []actor{r, in(1, r), in(2, background(w))}},
+		{name: "pending and a queue", actors: []actor{r, r, w, in(1, w)}},
+		{name: "pending of a canceled writer", actors: []actor{r, r, in(1, w), in(1, r)}, cancel: []int{2}},
+		{name: "pending of a killed writer", actors: []actor{r, in(1, r), in(2, w)}, kill: []int{2}},
 		{name: "downgrade", actors: []actor{down(w), r, in(1, w), in(1, r)}},
 		{name: "downgrade in a queue", actors: []actor{down(w), r, w, in(1, r)}},
 		{name: "downgrade and tries", actors: []actor{down(w), try(r), try(w)}},
 		{name: "queues in two processes", actors: []actor{w, w, in(1, w), in(1, r)}},
 		{name: "killed holder", actors: []actor{w, in(1, w)}, kill: []int{0}},
 		{name: "killed process with a queue", actors: []actor{w, r, in(1, w)}, kill: []int{0}},
-		{name: "killed while others block", actors: []actor{w, in(1, blocking(w))}, kill: []int{0}},
+		{name: "killed before one that never gives up", actors: []actor{w, in(1, background(w))}, kill: []int{0}},
 		{name: "removed file", actors: []actor{w, w}, unlink: true},
 		{name: "removed file, two processes", actors: []actor{w, in(1, w)}, unlink: true},
 		{name: "removed file, used again", actors: []actor{times(2, w), in(1, w)}, unlink: true},
 		{name: "removed file, readers", actors: []actor{r, r, in(1, w)}, unlink: true},
 		{name: "removed file, tries", actors: []actor{try(w), in(1, try(w))}, unlink: true},
+		{name: "canceled writers of two processes", actors: []actor{in(2, w), w, in(1, w)}, cancel: []int{1, 2}},
+		{name: "recheck of a removed file", actors: []actor{in(1, w), w, w}, unlink: true, recheck: []int{0}},
+		{name: "recheck and cancellation", actors: []actor{in(1, w), w, r}, cancel: []int{1}, recheck: []int{0}},
+		{name: "recheck of a writer among readers", actors: []actor{in(1, r), in(2, r), w}, cancel: []int{2}, recheck: []int{0}},
+		{name: "recheck of readers", actors: []actor{r, r, in(1, w)}, cancel: []int{2}, recheck: []int{0, 1}},
+		{name: "recheck of readers and a writer", actors: []actor{r, w, r}, cancel: []int{1}, recheck: []int{0}},
 	}
 	for _, s := range scenarios {
-		for _, s.classic = range []bool{false, true} {
-			for _, s.turn = range []time.Duration{0, time.Millisecond} {
-				t.Run(fmt.Sprintf("%s/classic=%v,turn=%v", s.name, s.classic, s.turn), func(t *testing.T) {
+		for _, s.ownsLocks = range []bool{false, true} {
+			for _, s.slice = range []time.Duration{0, time.Millisecond} {
+				t.Run(fmt.Sprintf("%s/ownsLocks=%v,slice=%v", s.name, s.ownsLocks, s.slice), func(t *testing.T) {
 					explore(t, s)
 				})
 			}
@@ -146,7 +152,7 @@ type hold struct {
 
 func (r *run) run() {
 	r.kernel = newKernel(path)
-	r.kernel.claims = true
+	r.kernel.schedWaits = true
 	r.kernel.sched = func(c *call) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -157,10 +163,10 @@ func (r *run) run() {
 	var tables []*Table
 	for _, a := range r.actors {
 		for a.pid >= len(procs) {
-			p := &proc{kernel: r.kernel, pid: len(procs), classic: r.classic}
+			p := &proc{kernel: r.kernel, pid: len(procs), ownsLocks: r.ownsLocks}
 			procs = append(procs, p)
 			table := New(p, time.Millisecond)
-			table.minTurn, table.maxTurn, table.grace = r.turn, r.turn, 0
+			table.minSlice, table.maxSlice, table.firstRecheck = r.slice, r.slice, time.Hour
 			tables = append(tables, table)
 		}
 	}
@@ -169,10 +175,10 @@ func (r *run) run() {
 	for i, a := range r.actors {
 		ctx := context.Background()
 		cancels[i] = func() {}
-		if !a.blocking {
+		if !a.background {
 			ctx, cancels[i] = context.WithCancel(ctx)
 		}
-		request := &Request{Path: path, Options: &Options{Delay: time.Hour, MaxDelay: time.Hour}}
+		request := &Request{Path: path, Options: &Options{Delay: time.Millisecond, MaxDelay: time.Millisecond}}
 		r.states[i] = "waits"
 		go func() {
 			for range max(1, a.holds) {
@@ -196,6 +202,15 @@ func (r *run) run() {
 	if r.scenario.unlink {
 		incidents = append(incidents, incident{"remove the file", func() { r.kernel.unlink(path) }})
 	}
+	for _, pid := range r.recheck {
+		incidents = append(incidents, incident{fmt.Sprintf("recheck in process %d", pid), func() {
+			tables[pid].mu.Lock()
+			defer tables[pid].mu.Unlock()
+			for _, e := range tables[pid].entries {
+				go e.recheckNow()
+			}
+		}})
+	}
 	for _, pid := range r.kill {
 		incidents = append(incidents, incident{fmt.Sprintf("kill process %d", pid), func() {
 			p := procs[pid]
@@ -212,6 +227,10 @@ func (r *run) run() {
 
 	for idle := 0; ; {
 		synctest.Wait()
+		if len(r.trace) > 1000 {
+			r.fault("no end: actors are %v", r.states)
+			break
+		}
 		r.mu.Lock()
 		var can []*call
 		for _, c := range r.pending {
@@ -245,7 +264,7 @@ func (r *run) run() {
 		r.mu.Unlock()
 
 		if of == 0 {
-			// Time passes: for descriptors that linger, and echoes of events.
+			// Time passes: for descriptors that stay open a little, and for those who poll.
 			if over && idle > 0 {
 				break
 			}
@@ -292,8 +311,8 @@ func (r *run) run() {
 		if len(ino.locks) > 0 {
 			r.fault("locks are left: %v", ino.locks)
 		}
-		if len(ino.claims) > 0 {
-			r.fault("claims are left: %v", ino.claims)
+		if ino.pending != nil {
+			r.fault("pending is locked")
 		}
 	}
 	for pid, table := range tables {
@@ -330,7 +349,7 @@ func (r *run) act(ctx context.Context, i int, p *proc, table *Table, request *Re
 	var err error
 	ok := true
 	if a.try {
-		h, ok, err = table.Try(request, a.mode)
+		h, ok, err = table.TryAcquire(request, a.mode)
 		if !ok && err == nil && r.onlyReaders() {
 			r.fault("actor %d: a reader's try has failed though nobody writes", i)
 		}

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// gate lets system calls happen at once, but those called name only when told to.
-func gate(k *kernel, name string) (open func()) {
+// holdBack lets system calls happen at once, but those called name only when told to.
+func holdBack(k *kernel, name string) (open func()) {
 	c := make(chan bool)
-	k.sched = func(call *call) {
+	k.setSched(func(call *call) {
 		go func() {
 			if call.name == name {
 				<-c
@@ -23,7 +23,7 @@ func gate(k *kernel, name string) (open func()) {
 			k.mu.Unlock()
 			close(call.done)
 		}()
-	}
+	})
 	return func() { close(c) }
 }
 
@@ -31,7 +31,7 @@ func gate(k *kernel, name string) (open func()) {
 func goTry(table *Table, mode Mode) <-chan bool {
 	answer := make(chan bool, 1)
 	go func() {
-		h, ok, _ := table.Try(request(path), mode)
+		h, ok, _ := table.TryAcquire(request(path), mode)
 		if ok {
 			_, _ = h.Release(path)
 		}
@@ -62,7 +62,7 @@ func TestTryWaitsForTheAnswerOnly(t *testing.T) {
 					must(t, err)
 				}
 				table := New(&proc{kernel: k}, 0)
-				open := gate(k, "try")
+				open := holdBack(k, "try")
 				got := make(chan Hold, 1)
 				acquire(t.Context(), table, Exclusive, func(h Hold, err error) {
 					if err != nil {
@@ -72,7 +72,7 @@ func TestTryWaitsForTheAnswerOnly(t *testing.T) {
 				})
 				answer := make(chan bool, 1)
 				go func() {
-					_, ok, err := table.Try(request(path), Exclusive)
+					_, ok, err := table.TryAcquire(request(path), Exclusive)
 					if ok || err != nil {
 						t.Errorf("try: %v, %v", ok, err)
 					}
@@ -120,8 +120,8 @@ func (u unsure) Open(path string, mode Mode) (File, ID, error) {
 	return unsureFile{f.(*descriptor)}, id, nil
 }
 
-func (f unsureFile) Try(mode Mode) (bool, error) {
-	_, _ = f.descriptor.Try(mode)
+func (f unsureFile) TryLock(mode Mode) (bool, error) {
+	_, _ = f.descriptor.TryLock(mode)
 	return false, errUnsure
 }
 
@@ -135,40 +135,6 @@ func TestUnlockAfterError(t *testing.T) {
 	if len(k.faults) > 0 || len(k.open) > 0 {
 		t.Errorf("%v; %d open", k.faults, len(k.open))
 	}
-}
-
-// A waiter that has waited for long, and polls seldom, still tries again soon after an event:
-// of a holder that dies the event comes before its lock goes.
-func TestEchoOfALateDeath(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newKernel(path)
-		p := &proc{kernel: k, pid: 1}
-		_, err := New(p, time.Hour).Acquire(t.Context(), request(path), Exclusive)
-		must(t, err)
-		table := New(&proc{kernel: k}, 0)
-		r := &Request{Path: path, Options: &Options{Delay: 1000 * time.Hour, MaxDelay: 1000 * time.Hour}}
-		done := make(chan bool, 1)
-		go func() {
-			h, err := table.Acquire(t.Context(), r, Exclusive)
-			must(t, err)
-			_, err = h.Release(path)
-			must(t, err)
-			done <- true
-		}()
-		time.Sleep(3000 * time.Hour) // whatever it does at first is over
-		k.mu.Lock()
-		reap := p.kill()
-		k.mu.Unlock()
-		synctest.Wait()
-		k.mu.Lock()
-		reap()
-		k.mu.Unlock()
-		start := time.Now()
-		<-done
-		if d := time.Since(start); d > time.Second {
-			t.Errorf("it took %v", d)
-		}
-	})
 }
 
 // An error of close comes to light, also if there is more to close by then.
@@ -252,6 +218,35 @@ func TestQueueOfAReplacedFile(t *testing.T) {
 	}
 }
 
+// A goroutine that opens a file which another one has locked meanwhile does not close it before that is
+// released: where locks belong to the process, the lock would be lost.
+func TestSecondDescriptorStaysOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		table := New(&proc{kernel: k, ownsLocks: true}, time.Hour) // what is created stays open
+		open := holdBack(k, "open")
+		late := make(chan Hold, 1)
+		acquire(t.Context(), table, Exclusive, func(h Hold, err error) { must(t, err); late <- h })
+		k.mu.Lock()
+		k.unlink(path) // it has looked already
+		k.mu.Unlock()
+		h, err := table.Acquire(t.Context(), request(path), Exclusive) // which creates the file
+		must(t, err)
+		open()
+		synctest.Wait()
+		_, err = h.Release(path)
+		must(t, err)
+		h = <-late
+		_, err = h.Release(path)
+		must(t, err)
+		time.Sleep(3 * time.Hour)
+		mustBeEmpty(t, table)
+		if len(k.faults) > 0 || len(k.open) > 0 {
+			t.Errorf("%v; %d open", k.faults, len(k.open))
+		}
+	})
+}
+
 // A name that has come to mean another file, while the old one was still open, leads nobody to open
 // what stays open.
 func TestStaleGuesses(t *testing.T) {
@@ -269,7 +264,7 @@ func TestStaleGuesses(t *testing.T) {
 	must(t, err)
 	before := len(k.open)
 	for range 20 {
-		if _, ok, err := table.Try(request(path), Exclusive); ok || err != nil {
+		if _, ok, err := table.TryAcquire(request(path), Exclusive); ok || err != nil {
 			t.Errorf("try: %v, %v", ok, err)
 		}
 	}
@@ -294,8 +289,7 @@ func TestGuessIsWorthNoWait(t *testing.T) {
 		k.mu.Lock()
 		k.unlink(path)
 		k.mu.Unlock()
-		time.Sleep(2 * minTurn)
-		h, ok, err := table.Try(request(path), Exclusive)
+		h, ok, err := table.TryAcquire(request(path), Exclusive)
 		if !ok || err != nil {
 			t.Fatalf("try: %v, %v", ok, err)
 		}
@@ -328,7 +322,7 @@ func (l *late) Err() error {
 func TestContextIsDoneAsTheLockComes(t *testing.T) {
 	for _, test := range []struct {
 		given string
-		turn  time.Duration
+		slice time.Duration
 		mode  Mode
 	}{
 		{"lock, with others", time.Second, Shared},
@@ -339,7 +333,7 @@ func TestContextIsDoneAsTheLockComes(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				k := newKernel(path)
 				table := New(&proc{kernel: k}, 0)
-				table.minTurn = test.turn
+				table.minSlice = test.slice
 				h, err := table.Acquire(t.Context(), request(path), Exclusive)
 				must(t, err)
 				holds := make(chan Hold, 1)
@@ -426,7 +420,7 @@ func TestTryMeetsARelease(t *testing.T) {
 		_, err := other.Release(path)
 		must(t, err)
 		h := <-holds
-		open := gate(k, "unlock")
+		open := holdBack(k, "unlock")
 		go func() { _, _ = h.Release(path) }()
 		synctest.Wait()
 		answer := goTry(table, Exclusive)
@@ -454,8 +448,8 @@ func TestTryMeetsAnHeir(t *testing.T) {
 		time.Sleep(10 * time.Hour) // it tries no more
 		holds := make(chan Hold, 1)
 		acquire(t.Context(), table, Shared, func(h Hold, err error) { must(t, err); holds <- h })
-		open := gate(k, "open")
-		cancel() // the reader leads, and opens
+		open := holdBack(k, "try")
+		cancel() // the reader leads, and tries
 		synctest.Wait()
 		_, err := other.Release(path)
 		must(t, err)
@@ -473,14 +467,77 @@ func TestTryMeetsAnHeir(t *testing.T) {
 	})
 }
 
-// Where no events come, tries do: as often as the request says, and not in step with anybody.
+// A try that comes while a leader locks the file, behind one that waits, fails once the file is locked.
+func TestTryBehindAWaiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		table := New(&proc{kernel: k}, 0)
+		open := holdBack(k, "try")
+		holds := make(chan Hold, 2)
+		keep := func(h Hold, err error) { must(t, err); holds <- h }
+		acquire(t.Context(), table, Exclusive, keep)
+		acquire(t.Context(), table, Exclusive, keep)
+		answer := goTry(table, Exclusive)
+		synctest.Wait()
+		open()
+		synctest.Wait()
+		select {
+		case ok := <-answer:
+			if ok {
+				t.Error("the try has the lock")
+			}
+		default:
+			t.Error("the try waits for the lock")
+		}
+		for range 2 {
+			h := <-holds
+			_, err := h.Release(path)
+			must(t, err)
+		}
+		synctest.Wait()
+		mustBeEmpty(t, table)
+	})
+}
+
+// A writer's try that comes while a reader locks the file fails, and readers behind it get in beside that.
+func TestReadersBehindAWritersTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		table := New(&proc{kernel: k}, 0)
+		open := holdBack(k, "try")
+		holds := make(chan Hold, 2)
+		keep := func(h Hold, err error) { must(t, err); holds <- h }
+		acquire(t.Context(), table, Shared, keep)
+		writer := goTry(table, Exclusive)
+		synctest.Wait()
+		acquire(t.Context(), table, Shared, keep)
+		reader := goTry(table, Shared)
+		synctest.Wait()
+		start := time.Now()
+		open()
+		if <-writer || !<-reader {
+			t.Error("the writer's try has not failed, or that of a reader has")
+		}
+		for range 2 {
+			h := <-holds
+			_, err := h.Release(path)
+			must(t, err)
+		}
+		if d := time.Since(start); d > 0 {
+			t.Errorf("it took %v", d)
+		}
+		mustBeEmpty(t, table)
+	})
+}
+
+// Where the kernel cannot wait, a process tries: as often as the request says, and not in step with
+// others.
 func TestPolling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
-		k.silent = true
-		_, err := New(&proc{kernel: k, pid: 1}, 0).Acquire(t.Context(), request(path), Exclusive)
+		_, err := New(&proc{kernel: k, pid: 1, ownsLocks: true}, 0).Acquire(t.Context(), request(path), Exclusive)
 		must(t, err)
-		table := New(&proc{kernel: k}, 0)
+		table := New(&proc{kernel: k, ownsLocks: true}, 0)
 		var tries []time.Time
 		k.sched = func(c *call) {
 			if c.name == "try" {
@@ -497,7 +554,7 @@ func TestPolling(t *testing.T) {
 		if _, err := table.Acquire(ctx, r, Exclusive); err != context.DeadlineExceeded {
 			t.Errorf("error is %v", err)
 		}
-		tries = tries[100:] // those at first are as after an event
+		tries = tries[20:] // the first are closer
 		apart := map[time.Duration]bool{}
 		for i := 1; i < len(tries); i++ {
 			d := tries[i].Sub(tries[i-1])
@@ -517,7 +574,7 @@ func TestCreatorGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel()
 		table := New(&proc{kernel: k}, time.Millisecond)
-		open := gate(k, "create")
+		open := holdBack(k, "create")
 		ctx := &late{Context: t.Context()}
 		got := make(chan error, 1)
 		acquire(ctx, table, Exclusive, func(_ Hold, err error) { got <- err })
@@ -534,8 +591,8 @@ func TestCreatorGivesUp(t *testing.T) {
 	})
 }
 
-// When unlock fails, only close can free the lock: nothing lingers.
-func TestNothingLingersAfterAnError(t *testing.T) {
+// When unlock fails, only close can free the lock: the descriptor does not stay open.
+func TestDescriptorIsClosedAfterAnError(t *testing.T) {
 	k := newKernel(path)
 	p := &proc{kernel: k, fail: map[string]error{}}
 	table := New(p, time.Hour)
@@ -546,108 +603,13 @@ func TestNothingLingersAfterAnError(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 	if len(k.open) > 0 {
-		t.Error("the descriptor lingers")
-	}
-}
-
-// A claim of another process costs no more than a moment, and who has not even that tries at once.
-func TestClaimsKeepNobodyOut(t *testing.T) {
-	for _, limit := range []time.Duration{time.Millisecond, time.Hour} {
-		synctest.Test(t, func(t *testing.T) {
-			k := newKernel(path)
-			defer (&proc{kernel: k, pid: 1}).Claim(k.names[path].id)()
-			table := New(&proc{kernel: k}, 0)
-			ctx, cancel := context.WithTimeout(t.Context(), limit)
-			defer cancel()
-			start := time.Now()
-			h, err := table.Acquire(ctx, request(path), Exclusive)
-			must(t, err)
-			if d := time.Since(start); d != min(patience, d) || limit > patience && d != patience {
-				t.Errorf("with %v it took %v", limit, d)
-			}
-			_, err = h.Release(path)
-			must(t, err)
-			mustBeEmpty(t, table)
-		})
-	}
-}
-
-// Who stands back for a claim hears of the end of its context soon.
-func TestContextIsDoneWhileStandingBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newKernel(path)
-		defer (&proc{kernel: k, pid: 1}).Claim(k.names[path].id)()
-		for at := 50 * time.Microsecond; at < patience; at += 50 * time.Microsecond {
-			ctx, cancel := context.WithCancel(t.Context())
-			time.AfterFunc(at, cancel)
-			start := time.Now()
-			if _, err := New(&proc{kernel: k}, 0).Acquire(ctx, request(path), Exclusive); err != context.Canceled {
-				t.Errorf("error is %v", err)
-			}
-			if late := time.Since(start) - at; late > standBack {
-				t.Errorf("canceled after %v, it returns %v later", at, late)
-			}
-		}
-	})
-}
-
-// A reader unlocks the file and keeps it open, for a writer of its process or for the next time.
-// That makes no event, and who comes next is kept out by the writer at the gate: he has to wake it.
-func TestWriterAtTheGateIsWoken(t *testing.T) {
-	for _, next := range []Mode{Shared, Exclusive} {
-		synctest.Test(t, func(t *testing.T) {
-			k := newKernel(path)
-			ours, theirs := New(&proc{kernel: k}, 10*time.Hour), New(&proc{kernel: k, pid: 1}, 0)
-			ours.minTurn = 10 * time.Hour
-			slow := func() *Request { return &Request{Path: path, Options: &Options{Delay: time.Hour, MaxDelay: time.Hour}} }
-			h, err := ours.Acquire(t.Context(), slow(), Shared)
-			must(t, err)
-			got := make(chan Hold, 1)
-			go func() {
-				h, err := theirs.Acquire(t.Context(), slow(), Exclusive)
-				if err != nil {
-					t.Error(err)
-				}
-				got <- h
-			}()
-			synctest.Wait()
-			time.Sleep(time.Hour) // its tries are rare by now
-			queued := func() {
-				go func() {
-					h, err := ours.Acquire(t.Context(), slow(), next)
-					if err == nil {
-						_, err = h.Release(path)
-					}
-					if err != nil {
-						t.Error(err)
-					}
-				}()
-				synctest.Wait()
-			}
-			if next == Exclusive {
-				queued()
-			}
-			start := time.Now()
-			_, err = h.Release(path)
-			must(t, err)
-			if next == Shared {
-				queued()
-			}
-			h = <-got
-			if d := time.Since(start); d > 0 {
-				t.Errorf("%v: nobody held the lock for %v", next, d)
-			}
-			_, err = h.Release(path)
-			must(t, err)
-			time.Sleep(100 * time.Hour)
-			mustBeEmpty(t, ours)
-		})
+		t.Error("the descriptor is open")
 	}
 }
 
 // A process that was kept from running for some milliseconds, as schedulers and the hosts of virtual
-// machines do, finds the turns of a busy one as short as before: that has not taken itself to be alone.
-func TestShortTurnsBesideOneHeldUp(t *testing.T) {
+// machines do, finds the slices of a busy one as short as before: that has not taken itself to be alone.
+func TestShortSlicesBesideOneHeldUp(t *testing.T) {
 	const hold = 100 * time.Microsecond
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -673,105 +635,14 @@ func TestShortTurnsBesideOneHeldUp(t *testing.T) {
 			start := time.Now()
 			h, err := other.Acquire(ctx, request(path), Exclusive)
 			must(t, err)
-			if d := time.Since(start); d > minTurn+standBack+hold {
+			if d := time.Since(start); d > minSlice+yieldTime+hold {
 				t.Errorf("after %v it waits for %v", heldUp, d)
 			}
-			time.Sleep(minTurn) // its own turn, in which it is seen
+			time.Sleep(minSlice) // its own turn, in which it is seen
 			_, err = h.Release(path)
 			must(t, err)
 		}
 		cancel()
 		loops.Wait()
 	})
-}
-
-// A reader among writers in a tight loop waits for two of their turns, the grace, and a turn of each
-// at most. This kernel lets all who are woken run at once, so that chance decides where claims do not.
-func TestReaderAmongWriters(t *testing.T) {
-	const n, hold = 4, 100 * time.Microsecond
-	synctest.Test(t, func(t *testing.T) {
-		k := newKernel(path)
-		ctx, cancel := context.WithCancel(t.Context())
-		var tables []*Table
-		for pid := range n {
-			table := New(&proc{kernel: k, pid: pid}, time.Millisecond)
-			tables = append(tables, table)
-			go func() {
-				for {
-					h, err := table.Acquire(ctx, request(path), Exclusive)
-					if err != nil {
-						return
-					}
-					time.Sleep(hold)
-					_, _ = h.Release(path)
-				}
-			}()
-		}
-		reader := New(&proc{kernel: k, pid: n}, time.Millisecond)
-		longest := time.Duration(0)
-		for range 500 {
-			start := time.Now()
-			h, err := reader.Acquire(t.Context(), request(path), Shared)
-			must(t, err)
-			longest = max(longest, time.Since(start))
-			_, err = h.Release(path)
-			must(t, err)
-			time.Sleep(jitter(5 * time.Millisecond))
-		}
-		t.Logf("at most %v", longest)
-		if bound := grace + (2+n)*(time.Millisecond+2*hold); longest > bound {
-			t.Errorf("a reader waited for %v, more than %v", longest, bound)
-		}
-		cancel()
-		for _, table := range append(tables, reader) {
-			mustBeEmpty(t, table)
-		}
-	})
-}
-
-// Who waits for a file that loses its name starts over on the new one: at once where that makes an
-// event, and else before long, even if others close the file so often that no other try comes.
-func TestNameGoesToAnotherFile(t *testing.T) {
-	for _, moved := range []bool{true, false} {
-		synctest.Test(t, func(t *testing.T) {
-			k := newKernel(path)
-			heldByAnother(t, k)
-			old := k.names[path]
-			table := New(&proc{kernel: k}, 0)
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan error, 1)
-			slow := &Request{Path: path, Options: &Options{Delay: time.Hour, MaxDelay: time.Hour}}
-			go func() {
-				h, err := table.Acquire(ctx, slow, Exclusive)
-				if err == nil {
-					_, err = h.Release(path)
-				}
-				done <- err
-			}()
-			time.Sleep(time.Hour) // its tries are rare by now
-
-			k.mu.Lock()
-			k.create(path)
-			k.mu.Unlock()
-			events := 1
-			if !moved {
-				events = 2 * dozen
-			}
-			for range events {
-				time.Sleep(100 * time.Microsecond)
-				k.mu.Lock()
-				k.event(old, moved)
-				k.mu.Unlock()
-				synctest.Wait()
-			}
-			if len(done) == 0 {
-				t.Errorf("moved %v: after %d events it waits for the old file", moved, events)
-			}
-			cancel()
-			if err := <-done; err != nil && !t.Failed() {
-				t.Error(err)
-			}
-			mustBeEmpty(t, table)
-		})
-	}
 }

@@ -8,50 +8,47 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// A kernel has files with locks on them, and processes that use them. It stands in for the
-// real one where a test wants every system call to happen when it says so.
+// A kernel has files with locks on them, and processes that use them. It stands in for the real one
+// where a test wants every system call to happen when it says so.
 type kernel struct {
-	// sched, if there is one, decides when a system call happens.
-	sched func(*call)
+	// sched, if there is one, decides when a system call happens. Of waits only if it asks whether a call
+	// is ready.
+	sched      func(*call)
+	schedWaits bool
 
-	silent bool // there are no events
-	claims bool // without a grace
-
-	mu     sync.Mutex
-	names  map[string]*inode
-	files  map[ID]*inode
-	inodes uint64
-	now    int // counts system calls and removals
-	open   []*descriptor
-	faults []string // of what the table did wrong
+	mu      sync.Mutex
+	changed chan struct{} // closed when a lock is dropped or a wait withdrawn, but with schedWaits
+	names   map[string]*inode
+	files   map[ID]*inode
+	inodes  uint64
+	now     int // counts system calls and removals
+	open    []*descriptor
+	faults  []string // of what the table did wrong
 }
 
-// An inode is a file. Its locks have owners: descriptors, or processes where the locks are
-// of the classic form.
+// An inode is a file. Its locks have owners: descriptors, or the processes that own their locks.
 type inode struct {
-	id     ID
-	locks  map[any]Mode
-	gate   any // the owner of it, or nil
-	claims map[*proc]*claim
+	id      ID
+	locks   map[any]Mode
+	pending any // the owner of the lock on it, or nil
 
 	// When a process has locked it last, and when it was removed.
 	locked  map[*proc]int
 	removed int
 }
 
-// A claim is that of a process, and knows by whom it has been passed.
-type claim struct{ by map[*proc]*descriptor }
-
 // A proc is a process, and the System of its table.
 type proc struct {
 	*kernel
-	pid     int
-	classic bool // locks belong to the process, and go with any descriptor of the file
-	dead    bool
-	fail    map[string]error // what the next system call of a name fails with
+	pid        int
+	ownsLocks  bool // they go with any descriptor of the file, and nobody waits for them in the kernel
+	dead       bool
+	fail       map[string]error // what the next system call of a name fails with
+	failAlways map[string]error // what each of them fails with
 }
 
 // A call is a system call that is to happen.
@@ -64,7 +61,7 @@ type call struct {
 }
 
 func newKernel(paths ...string) *kernel {
-	k := &kernel{names: map[string]*inode{}, files: map[ID]*inode{}}
+	k := &kernel{names: map[string]*inode{}, files: map[ID]*inode{}, changed: make(chan struct{})}
 	for _, p := range paths {
 		k.create(p)
 	}
@@ -73,32 +70,25 @@ func newKernel(paths ...string) *kernel {
 
 func (k *kernel) create(path string) *inode {
 	k.inodes++
-	ino := &inode{id: ID{1, k.inodes}, locks: map[any]Mode{}, claims: map[*proc]*claim{}, locked: map[*proc]int{}}
+	ino := &inode{id: ID{1, k.inodes}, locks: map[any]Mode{}, locked: map[*proc]int{}}
 	k.names[path] = ino
 	k.files[ino.id] = ino
 	return ino
 }
 
-// unlink takes the name of a file away, and tells those who watch it.
+// unlink takes the name of a file away.
 func (k *kernel) unlink(path string) {
 	if ino := k.names[path]; ino != nil {
 		delete(k.names, path)
 		k.now++
 		ino.removed = k.now
-		k.event(ino, true)
 	}
 }
 
-func (k *kernel) event(ino *inode, moved bool) {
-	for _, d := range k.open {
-		if d.ino == ino && d.watch != nil {
-			d.moved = d.moved || moved
-			select {
-			case d.watch <- struct{}{}:
-			default:
-			}
-		}
-	}
+// change wakes those who wait in the kernel.
+func (k *kernel) change() {
+	close(k.changed)
+	k.changed = make(chan struct{})
 }
 
 func (k *kernel) fault(format string, args ...any) {
@@ -119,19 +109,43 @@ func (p *proc) call(name string, ready func() bool, do func() error) (err error)
 		case fail != nil:
 			delete(p.fail, name)
 			err = fail
+		case p.failAlways[name] != nil:
+			err = p.failAlways[name]
 		default:
 			err = do()
 		}
 	}
-	if p.sched != nil {
-		p.sched(c)
-		<-c.done
-		return err
-	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	c.do()
+	sched := p.sched
+	if sched == nil {
+		c.do()
+	}
+	p.mu.Unlock()
+	if sched != nil {
+		sched(c)
+		<-c.done
+	}
 	return err
+}
+
+// setSched is for when system calls may be under way.
+func (k *kernel) setSched(sched func(*call)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sched = sched
+}
+
+// count makes system calls of a name, or all, count up n.
+func (k *kernel) count(n *atomic.Int64, name string) {
+	k.setSched(func(c *call) {
+		if name == "" || c.name == name {
+			n.Add(1)
+		}
+		k.mu.Lock()
+		c.do()
+		k.mu.Unlock()
+		close(c.done)
+	})
 }
 
 func always() bool { return true }
@@ -148,8 +162,8 @@ func (p *proc) Identify(path string) (id ID, err error) {
 	return id, err
 }
 
-func (p *proc) Names(path string, id ID) (named bool, err error) {
-	err = p.call("names", always, func() error {
+func (p *proc) SameFile(path string, id ID) (named bool, err error) {
+	err = p.call("same file", always, func() error {
 		named = p.names[path] != nil && p.names[path].id == id
 		return nil
 	})
@@ -178,28 +192,8 @@ func (p *proc) Create(path string, mode Mode, perm fs.FileMode) (f File, id ID, 
 	return f, id, err
 }
 
-func (p *proc) Claim(id ID) (drop func()) {
-	_ = p.call("claim", always, func() error {
-		p.files[id].claims[p] = &claim{map[*proc]*descriptor{}}
-		return nil
-	})
-	return func() {
-		_ = p.call("drop claim", always, func() error {
-			delete(p.files[id].claims, p)
-			return nil
-		})
-	}
-}
-
-func (p *proc) Claimed(id ID) (claimed bool) {
-	_ = p.call("claimed", always, func() error {
-		for other := range p.files[id].claims {
-			claimed = claimed || other != p
-		}
-		return nil
-	})
-	return claimed
-}
+// Watch tells nothing, so that a process that polls gets the lock by its tries.
+func (p *proc) Watch(ID, Mode) (<-chan struct{}, func(bool)) { return nil, func(bool) {} }
 
 func (p *proc) Sleep(d time.Duration) { time.Sleep(d) }
 
@@ -216,16 +210,12 @@ func (p *proc) descriptor(path string, mode Mode) (*descriptor, ID) {
 // A descriptor is an open file, and the File of a table.
 type descriptor struct {
 	*proc
-	ino   *inode
-	only  Mode // if not 0, all that it permits
-	watch chan struct{}
-	moved bool // an event was that of a name
-	woken bool // by an event
-	lost  bool // and was not fast enough
+	ino  *inode
+	only Mode // if not 0, all that it permits
 }
 
 func (d *descriptor) owner() any {
-	if d.classic {
+	if d.ownsLocks {
 		return d.proc
 	}
 	return d
@@ -233,9 +223,9 @@ func (d *descriptor) owner() any {
 
 func (d *descriptor) Permits(mode Mode) bool { return d.only == 0 || d.only == mode }
 
-// free reports whether d could be locked in mode.
+// free reports whether d could be locked in mode. Pending keeps readers out, not writers.
 func (d *descriptor) free(mode Mode) bool {
-	if g := d.ino.gate; g != nil && g != d.owner() {
+	if p := d.ino.pending; mode == Shared && p != nil && p != d.owner() {
 		return false
 	}
 	for owner, held := range d.ino.locks {
@@ -246,7 +236,7 @@ func (d *descriptor) free(mode Mode) bool {
 	return true
 }
 
-func (d *descriptor) Try(mode Mode) (ok bool, err error) {
+func (d *descriptor) TryLock(mode Mode) (ok bool, err error) {
 	err = d.call("try", always, func() error {
 		d.check("locked")
 		if d.ino.locks[d.owner()] != 0 {
@@ -255,42 +245,76 @@ func (d *descriptor) Try(mode Mode) (ok bool, err error) {
 		if ok = d.free(mode); ok {
 			d.lock(mode)
 		}
-		d.lost = d.lost || d.woken && !ok
 		return nil
 	})
 	return ok, err
 }
 
-// lock locks the file. Who has a claim is passed once at most by each process: with the descriptor
-// that it had, not with one that it opens afterwards. That is if it gets to run within patience,
-// as the scheduler sees to.
 func (d *descriptor) lock(mode Mode) {
+	d.check("locked")
 	d.ino.locks[d.owner()] = mode
 	d.ino.locked[d.proc] = d.now
-	for p, claim := range d.ino.claims {
-		switch claim.by[d.proc] {
-		case nil:
-			claim.by[d.proc] = d
-		case d:
-		default:
-			if d.kernel.claims && p != d.proc && !p.dead {
-				d.fault("process %d passes the claim of process %d again", d.pid, p.pid)
-			}
-		}
-	}
 }
 
-func (d *descriptor) Wait(mode Mode) (ok bool, err error) {
-	if d.sched == nil {
-		return false, nil // as if it were a deadlock: the table has to poll
+// Wait is granted at any time when the lock is free, and withdrawn at any time after ctx is done. As in
+// the real kernel, the one may come before the other has had its effect.
+func (d *descriptor) Wait(ctx context.Context, mode Mode) error {
+	if d.ownsLocks {
+		return errors.ErrUnsupported
 	}
-	ready := func() bool { return d.dead || d.free(mode) }
-	err = d.call("wait", ready, func() error {
-		d.check("locked")
-		d.lock(mode)
+	if !d.schedWaits {
+		return d.waitUnscheduled(ctx, mode)
+	}
+	withdrawn := false
+	stop := context.AfterFunc(ctx, func() {
+		_ = d.call("withdraw", always, func() error { withdrawn = true; return nil })
+	})
+	defer stop()
+	ready := func() bool { return d.dead || withdrawn || d.free(mode) }
+	err := d.call("wait", ready, func() error {
+		if !withdrawn {
+			d.lock(mode)
+		}
 		return nil
 	})
-	return err == nil, err
+	if err != nil {
+		return err
+	}
+	return d.call("return", always, func() error {
+		if withdrawn {
+			return ctx.Err()
+		}
+		return nil
+	})
+}
+
+func (d *descriptor) waitUnscheduled(ctx context.Context, mode Mode) error {
+	stop := context.AfterFunc(ctx, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.change()
+	})
+	defer stop()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for {
+		switch fail := d.fail["wait"]; {
+		case d.dead:
+			return errDead
+		case fail != nil:
+			delete(d.fail, "wait")
+			return fail
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case d.free(mode):
+			d.lock(mode)
+			return nil
+		}
+		changed := d.changed
+		d.mu.Unlock()
+		<-changed
+		d.mu.Lock()
+	}
 }
 
 func (d *descriptor) Unlock() error {
@@ -304,48 +328,34 @@ func (d *descriptor) Unlock() error {
 // drop drops what the owner has.
 func (d *descriptor) drop() {
 	delete(d.ino.locks, d.owner())
-	if d.ino.gate == d.owner() {
-		d.ino.gate = nil
+	if d.ino.pending == d.owner() {
+		d.ino.pending = nil
 	}
+	d.change()
 }
 
-// writerInside reports whether another owner has the file exclusively.
-func (d *descriptor) writerInside() bool {
-	for owner, held := range d.ino.locks {
-		if owner != d.owner() && held == Exclusive {
-			return true
+func (d *descriptor) LockPending() error {
+	return d.call("lock pending", always, func() error {
+		d.check("locked")
+		readers := false
+		for owner, held := range d.ino.locks {
+			readers = readers || owner != d.owner() && held == Shared
 		}
-	}
-	return false
-}
-
-func (d *descriptor) Gate(block bool) error {
-	free := func() bool {
-		return !d.writerInside() && (d.ino.gate == nil || d.ino.gate == d.owner())
-	}
-	ready := always
-	if block {
-		ready = func() bool { return d.dead || free() }
-	}
-	return d.call("gate", ready, func() error {
-		d.check("gated")
-		if free() {
-			d.ino.gate = d.owner()
+		if readers && d.ino.pending == nil {
+			d.ino.pending = d.owner()
 		}
 		return nil
 	})
 }
 
-func (d *descriptor) Gated() (gated bool, err error) {
-	err = d.call("gated", always, func() error {
+func (d *descriptor) Pending() (pending bool, err error) {
+	err = d.call("pending", always, func() error {
 		d.check("asked about")
-		gated = d.ino.gate != nil && d.ino.gate != d.owner()
+		pending = d.ino.pending != nil && d.ino.pending != d.owner()
 		return nil
 	})
-	return gated, err
+	return pending, err
 }
-
-func (d *descriptor) Quiet(Mode) bool { return false }
 
 func (d *descriptor) Downgrade() error {
 	return d.call("downgrade", always, func() error {
@@ -354,7 +364,10 @@ func (d *descriptor) Downgrade() error {
 			d.fault("what is not locked exclusively is downgraded")
 		}
 		d.ino.locks[d.owner()] = Shared
-		d.event(d.ino, false)
+		if d.ino.pending == d.owner() {
+			d.ino.pending = nil
+		}
+		d.change()
 		return nil
 	})
 }
@@ -367,7 +380,6 @@ func (d *descriptor) Close() error {
 		}
 		d.drop()
 		d.kernel.open = slices.DeleteFunc(d.kernel.open, func(o *descriptor) bool { return o == d })
-		d.event(d.ino, false)
 		return nil
 	})
 }
@@ -378,66 +390,9 @@ func (d *descriptor) check(done string) {
 	}
 }
 
-func (d *descriptor) Watch() Watch {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.silent {
-		return timer{}
-	}
-	d.watch, d.moved, d.woken, d.lost = make(chan struct{}, 1), false, false, false
-	return &events{d, d.watch}
-}
-
-type events struct {
-	*descriptor
-	c chan struct{}
-}
-
-func (e *events) Moved() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	moved := e.moved
-	e.moved = false
-	return moved
-}
-
-func (e *events) Complete() bool { return true }
-
-func (e *events) Wait(ctx context.Context, d time.Duration) bool {
-	e.mu.Lock()
-	if e.kernel.claims && e.lost && e.ino.claims[e.proc] == nil && !e.dead {
-		e.fault("process %d has been passed, and makes no claim", e.pid)
-	}
-	e.mu.Unlock()
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-e.c:
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.woken = true
-		return true
-	case <-t.C:
-	case <-ctx.Done():
-	}
-	return false
-}
-
-func (e *events) Stop() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.watch = nil
-}
-
-// kill ends the process. Its files are closed, and who watches them is told so; a moment
-// later its locks are gone.
+// kill ends the process. A moment later its locks are gone.
 func (p *proc) kill() (reap func()) {
 	p.dead = true
-	for _, d := range slices.Clone(p.open) {
-		if d.proc == p {
-			p.event(d.ino, false)
-		}
-	}
 	return func() {
 		for _, d := range slices.Clone(p.open) {
 			if d.proc == p {
@@ -445,8 +400,5 @@ func (p *proc) kill() (reap func()) {
 			}
 		}
 		p.kernel.open = slices.DeleteFunc(p.kernel.open, func(d *descriptor) bool { return d.proc == p })
-		for _, ino := range p.files {
-			delete(ino.claims, p)
-		}
 	}
 }

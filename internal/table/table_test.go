@@ -108,14 +108,14 @@ func TestFirstComeFirstServed(t *testing.T) {
 // A waiter that gives up and the one who is to serve it can meet at any moment; who comes
 // after them must get the lock. Here the queue is long, and everybody gives up at some time.
 func TestStorm(t *testing.T) {
-	for _, classic := range []bool{false, true} {
-		t.Run(fmt.Sprintf("classic=%v", classic), func(t *testing.T) {
+	for _, ownsLocks := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ownsLocks=%v", ownsLocks), func(t *testing.T) {
 			k := newKernel()
 			var wg sync.WaitGroup
 			inside := map[ID]*int{} // k.mu protects it
 			var tables []*Table
 			for pid := range 3 {
-				p := &proc{kernel: k, pid: pid, classic: classic}
+				p := &proc{kernel: k, pid: pid, ownsLocks: ownsLocks}
 				table := New(p, time.Duration(pid)*time.Millisecond)
 				tables = append(tables, table)
 				for g := range 20 {
@@ -180,7 +180,7 @@ func TestStorm(t *testing.T) {
 	}
 }
 
-// mustBeEmpty waits until the last descriptor has lingered, with more patience than that needs.
+// mustBeEmpty waits until the last descriptor is closed, for longer than that takes.
 func mustBeEmpty(t *testing.T, table *Table) {
 	t.Helper()
 	for range 100_000 {
@@ -246,7 +246,7 @@ func TestNames(t *testing.T) {
 // the next one is served.
 func TestFailures(t *testing.T) {
 	errFail := errors.New("it fails")
-	for _, name := range []string{"identify", "open", "try", "names", "unlock", "close", "create"} {
+	for _, name := range []string{"identify", "open", "try", "same file", "unlock", "close", "create"} {
 		for _, queue := range []int{0, 2} {
 			t.Run(fmt.Sprintf("%s/%d wait", name, queue), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -298,54 +298,40 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// A descriptor that lingers is used again, and closed when its time is over, or at the
-// release after that.
-func TestLinger(t *testing.T) {
+// The descriptor of a lock that nobody holds is used again, whoever else wants the lock, and closed when
+// nobody has for a while.
+func TestIdleDescriptor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
 		table := New(&proc{kernel: k}, time.Millisecond)
-		r := request(path)
-		once := func(held time.Duration) *descriptor {
+		once := func() *descriptor {
 			t.Helper()
-			h, err := table.Acquire(t.Context(), r, Exclusive)
+			h, err := table.Acquire(t.Context(), request(path), Exclusive)
 			must(t, err)
-			time.Sleep(held)
 			d := k.open[0]
+			other := New(&proc{kernel: k, pid: 1}, 0)
+			got := make(chan Hold, 1)
+			acquire(t.Context(), other, Exclusive, func(h Hold, err error) { must(t, err); got <- h })
+			_, err = h.Release(path)
+			must(t, err)
+			h = <-got
 			_, err = h.Release(path)
 			must(t, err)
 			return d
 		}
-		first := once(0)
-		if again := once(0); again != first {
-			t.Error("the descriptor was not used again")
+		first := once()
+		for range 10 {
+			time.Sleep(time.Millisecond / 2)
+			if once() != first {
+				t.Error("the descriptor was not used again")
+			}
 		}
-		time.Sleep(time.Millisecond + 1)
+		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
 		if len(k.open) > 0 {
 			t.Error("the descriptor of a lock that is not used stays open")
 		}
-		once(0)
-		once(2 * time.Millisecond)
-		if len(k.open) > 0 {
-			t.Error("a descriptor that was open for long was not closed by the release")
-		}
-
-		// Once somebody else has been seen to wait for it, nothing lingers.
-		h, err := table.Acquire(t.Context(), r, Exclusive)
-		must(t, err)
-		other := New(&proc{kernel: k, pid: 1}, time.Hour)
-		acquire(t.Context(), other, Exclusive, func(h Hold, err error) {
-			must(t, err)
-			_, err = h.Release(path)
-			must(t, err)
-		})
-		_, err = h.Release(path)
-		must(t, err)
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if len(k.open) > 0 {
-			t.Error("a descriptor lingers though others want the lock")
-		}
+		mustBeEmpty(t, table)
 	})
 }
 
@@ -354,7 +340,7 @@ func TestLinger(t *testing.T) {
 func TestDescriptorsOfOneMode(t *testing.T) {
 	const path = "read-only"
 	k := newKernel(path)
-	table := New(&proc{kernel: k, classic: true}, time.Hour)
+	table := New(&proc{kernel: k, ownsLocks: true}, time.Hour)
 	for range 3 {
 		for _, mode := range []Mode{Shared, Exclusive} {
 			h, err := table.Acquire(t.Context(), request(path), mode)
@@ -418,7 +404,7 @@ func TestCreating(t *testing.T) {
 
 // A writer that waits for readers of another process keeps new ones out, also of the process in
 // which one is inside, until it has had the lock or has given up.
-func TestGate(t *testing.T) {
+func TestPending(t *testing.T) {
 	for _, test := range []struct {
 		name             string
 		readerPreference bool
@@ -429,14 +415,14 @@ func TestGate(t *testing.T) {
 				var tables []*Table
 				for pid := range 3 {
 					table := New(&proc{kernel: k, pid: pid}, 0)
-					table.minTurn = 0 // who joins others has to look each time
+					table.minSlice = 0 // who joins others has to look each time
 					tables = append(tables, table)
 				}
 				readers, writers, others := tables[0], tables[1], tables[2]
 				passes := func(want bool) {
 					t.Helper()
 					for _, table := range []*Table{readers, others} {
-						h, ok, err := table.Try(request(path), Shared)
+						h, ok, err := table.TryAcquire(request(path), Shared)
 						if ok != want || err != nil {
 							t.Errorf("a reader's try: %v, %v, want %v", ok, err, want)
 						}
@@ -463,8 +449,7 @@ func TestGate(t *testing.T) {
 						}
 						got <- err
 					}()
-					time.Sleep(time.Second)
-					synctest.Wait()
+					synctest.Wait() // it is in the way at once
 					passes(test.readerPreference)
 					cancel()
 					synctest.Wait()
@@ -500,7 +485,7 @@ func TestReadersBehindAWriterThatGivesUp(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _, _ = table.Acquire(ctx, slow, Exclusive) }()
 		synctest.Wait()
-		if _, ok, err := table.Try(request(path), Shared); ok || err != nil {
+		if _, ok, err := table.TryAcquire(request(path), Shared); ok || err != nil {
 			t.Errorf("a reader passes a writer: %v, %v", ok, err)
 		}
 		start := time.Now()

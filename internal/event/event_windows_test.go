@@ -1,9 +1,8 @@
-package wake
+package event
 
 import (
 	"runtime"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/windows"
 )
@@ -33,9 +32,9 @@ func TestSignalWakesOne(t *testing.T) {
 		Signal(name)
 		wokenA, wokenB := false, false
 		select {
-		case <-a.c:
+		case <-a.C:
 			wokenA = true
-		case <-b.c:
+		case <-b.C:
 			wokenB = true
 		}
 		if a.Stop() != wokenA || b.Stop() != wokenB {
@@ -59,8 +58,7 @@ func TestWatchTakesNothingAfterItsEnd(t *testing.T) {
 		if a.Stop() {
 			Signal(name) // as its user must
 		}
-		for !b.Wait(t.Context(), time.Hour) {
-		}
+		<-b.C
 		<-signalled
 		b.Stop()
 	}

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/go-fasteners/fasteners"
-	"github.com/go-fasteners/fasteners/internal/fcntl"
+	"github.com/go-fasteners/fasteners/internal/posix"
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
@@ -266,7 +266,7 @@ func TestStoppedWaiter(t *testing.T) {
 // A process waits for more files than it may have threads in the kernel, and gets the locks of all.
 func TestMoreFilesThanThreads(t *testing.T) {
 	dir := t.TempDir()
-	n := 2 * fcntl.MaxWaits
+	n := 2 * posix.MaxWaits
 	holder := startHelper(t, "hold many", dir, strconv.Itoa(n))
 	holder.expect("held")
 	waiter := startHelper(t, "wait for many", dir, strconv.Itoa(n))

@@ -3,122 +3,91 @@
 package fasteners
 
 import (
-	"fmt"
-	"io/fs"
-	"syscall"
+	"context"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/go-fasteners/fasteners/internal/fcntl"
-	"github.com/go-fasteners/fasteners/internal/stat"
+	"github.com/go-fasteners/fasteners/internal/posix"
 	"github.com/go-fasteners/fasteners/internal/table"
+	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
-// idleTimeout is how long the descriptor of a free lock stays open: opening and closing a file costs more
-// than locking it. With a longer time, a process that uses many lock files in turn would have more of
-// them open at once.
+// idleTimeout is how long the descriptor of a free lock stays open. Opening and closing a file costs more
+// than locking it; but a process that uses many lock files in turn would have more of them open at once
+// with a longer timeout.
 const idleTimeout = time.Millisecond
 
-// system is the file system, as the table sees it.
-type system struct{}
+// A file is an open lock file. docs/protocol.md describes what is locked: every holder locks main, a range
+// that begins at 0 and whose length tells who the holder is. Readers are in rwlock_unix.go.
+type file struct {
+	posix.Descriptor
+	modes table.Mode // that it permits
 
-func (*system) Identify(path string) (table.ID, error) {
-	st, err := stat.Path(path)
-	if err != nil {
-		return table.ID{}, retryIfStale(err)
+	// plain is true on file systems where locks of one descriptor exclude each other. There main is the
+	// whole file, for readers and writers, and nobody locks pending.
+	plain bool
+
+	length  int64 // of main when it was last locked
+	pending bool  // pending is locked
+}
+
+const mainBase = 1 << 62 // the length of main without a tag
+
+// chooseMain sets the length of main for a lock that is taken now.
+func (f *file) chooseMain() posix.Range {
+	f.length = 0
+	if !f.plain {
+		f.length = mainBase + int64(tag.New())
 	}
-	return identify(st)
+	return f.main()
 }
 
-func (*system) SameFile(path string, id table.ID) (bool, error) {
-	st, err := stat.Path(path)
-	switch err {
-	case nil:
-		return id == idOf(st), nil
-	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ESTALE:
-		return false, nil
-	default:
-		return false, err
+func (f *file) main() posix.Range { return posix.Range{Start: 0, Len: f.length} }
+
+func (f *file) Permits(mode table.Mode) bool { return f.modes&mode != 0 }
+
+func (f *file) TryLock(mode table.Mode) (bool, error) {
+	if mode == table.Shared {
+		return f.tryLockShared()
 	}
+	ok, err := f.Descriptor.TryLock(unix.F_WRLCK, f.chooseMain())
+	return ok, retryIfStale(err)
 }
 
-// open does not use O_CREAT: on a file of another user in a sticky directory, such as /tmp, that can fail
-// even if the file exists (fs.protected_regular, proc(5)).
-func (*system) open(path string, modes table.Mode) (table.File, table.ID, error) {
-	access := unix.O_RDWR
-	switch modes {
-	case table.Shared:
-		access = unix.O_RDONLY
-	case table.Exclusive:
-		access = unix.O_WRONLY
+func (f *file) Wait(ctx context.Context, mode table.Mode) error {
+	if mode == table.Shared {
+		return f.waitShared(ctx)
 	}
-	return open(path, access, modes, 0)
+	err := f.Descriptor.Wait(ctx, unix.F_WRLCK, f.chooseMain())
+	if err == nil {
+		f.extendMain()
+	}
+	return retryIfStale(err)
 }
 
-func (*system) create(path string, perm fs.FileMode) (table.File, table.ID, error) {
-	return open(path, unix.O_RDWR|unix.O_CREAT, table.Shared|table.Exclusive, perm)
+// extendMain is called by a writer that has waited: its tag tells when the wait began. The time is in the
+// high bits of a tag, so main only gets longer. The holder's name is no more than a hint, so a failure
+// does no harm.
+func (f *file) extendMain() {
+	waited := f.length
+	if main := f.chooseMain(); main.Len > waited {
+		if ok, err := f.Descriptor.TryLock(unix.F_WRLCK, main); ok && err == nil {
+			return
+		}
+	}
+	f.length = waited
 }
 
-// Watch returns no channel: nothing tells a process that polls of a release.
-func (*system) Watch(table.ID, table.Mode) (released <-chan struct{}, stop func(bool)) {
-	return nil, func(bool) {}
-}
-
-// Sleep takes a thread for that time: on Linux the runtime waits for timers in whole milliseconds (see
-// BenchmarkSleep). A signal may end it early.
-func (*system) Sleep(d time.Duration) {
-	timeout := unix.NsecToTimeval(d.Nanoseconds())
-	_, _ = unix.Select(0, nil, nil, nil, &timeout)
-}
-
-// mayPermitLess reports whether a file that could not be opened for readers and writers may still be
-// opened for one of them. ETXTBSY is about a program that runs: it cannot be opened for writing.
-func mayPermitLess(err error) bool {
-	return err == unix.EACCES || err == unix.EPERM || err == unix.EROFS || err == unix.ETXTBSY
-}
-
-// retryIfStale makes ESTALE a reason to start over: on a network file system it says that the file has
-// been removed since its path was looked up.
-func retryIfStale(err error) error {
-	if err == unix.ESTALE {
-		return fmt.Errorf("%w: %w", table.ErrRetry, err)
+func (f *file) Unlock() error {
+	err := f.Descriptor.Unlock(posix.Whole)
+	if err == nil {
+		f.pending = false
 	}
 	return err
 }
 
-func open(path string, flags int, modes table.Mode, perm fs.FileMode) (table.File, table.ID, error) {
-	// O_APPEND is for files that may only be appended to (chattr(1), +a): they can be opened for writing
-	// in no other way. Should the path name a FIFO by now, O_NONBLOCK keeps open from waiting for the
-	// other end, and O_NOCTTY a terminal from becoming that of the process.
-	flags |= unix.O_APPEND | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
-	fd, err := unix.Open(path, flags, uint32(perm))
-	for err == unix.EINTR {
-		fd, err = unix.Open(path, flags, uint32(perm))
-	}
-	if err == unix.EAGAIN {
-		// There is a lease on the file, as file servers have. To wait for the holder of the lease,
-		// without O_NONBLOCK, would not end with a context.
-		err = table.ErrBusy
-	}
-	if err != nil {
-		return nil, table.ID{}, retryIfStale(err)
-	}
-	var id table.ID
-	st, err := stat.FD(fd)
-	if err == nil {
-		id, err = identify(st)
-	}
-	f := &file{Descriptor: fcntl.New(fd, st.Dev), modes: modes}
-	f.plain = f.OwnRangesConflict()
-	if err != nil {
-		_ = f.Close()
-		return nil, table.ID{}, retryIfStale(err)
-	}
-	return f, id, nil
-}
-
-// Close does not try again after EINTR: by then the descriptor may be that of another file.
+// Close does not try again after EINTR: by then the descriptor may belong to another file.
 func (f *file) Close() error {
 	err := unix.Close(f.FD)
 	if err == unix.EINTR {
@@ -127,23 +96,14 @@ func (f *file) Close() error {
 	return err
 }
 
-// identify returns the identity of a regular file. It refuses all other files before they are opened:
-// opening alone can rewind a tape or arm a watchdog.
-func identify(st stat.File) (table.ID, error) {
-	kind := "file of unknown type"
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return idOf(st), nil
-	case unix.S_IFDIR:
-		return table.ID{}, fmt.Errorf("not a regular file: %w", syscall.EISDIR)
-	case unix.S_IFIFO:
-		kind = "named pipe"
-	case unix.S_IFSOCK:
-		kind = "socket"
-	case unix.S_IFCHR, unix.S_IFBLK:
-		kind = "device"
-	}
-	return table.ID{}, fmt.Errorf("not a regular file but a %s: %w", kind, fs.ErrInvalid)
+// Watch returns no channel: nothing reports a release to a process that polls.
+func (*system) Watch(table.ID, table.Mode) (released <-chan struct{}, stop func(bool)) {
+	return nil, func(bool) {}
 }
 
-func idOf(st stat.File) table.ID { return table.ID{Volume: st.Dev, File: st.Ino} }
+// Sleep blocks a thread for that time. On Linux the runtime waits for timers in whole milliseconds (see
+// BenchmarkSleep). A signal may end it early.
+func (*system) Sleep(d time.Duration) {
+	timeout := unix.NsecToTimeval(d.Nanoseconds())
+	_, _ = unix.Select(0, nil, nil, nil, &timeout)
+}

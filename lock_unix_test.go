@@ -23,7 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/go-fasteners/fasteners"
-	"github.com/go-fasteners/fasteners/internal/fcntl"
+	"github.com/go-fasteners/fasteners/internal/posix"
 )
 
 const (
@@ -48,7 +48,7 @@ func init() {
 	}
 	setUp = func() {
 		syscall.Umask(0)
-		fcntl.ForceProcessOwned.Store(os.Getenv(processOwnedVar) != "")
+		posix.ForceProcessOwned.Store(os.Getenv(processOwnedVar) != "")
 	}
 }
 

@@ -774,7 +774,7 @@ func waitUntilWaiting(n int) {
 			for more := true; more; {
 				var f runtime.Frame
 				f, more = frames.Next()
-				if strings.HasSuffix(f.Function, "table.(*waiter).wait") || strings.HasSuffix(f.Function, "table.(*entry).wait") {
+				if strings.HasSuffix(f.Function, "table.(*waiter).block") || strings.HasSuffix(f.Function, "table.(*entry).wait") {
 					waiting++
 					break
 				}

@@ -6,8 +6,8 @@ import (
 	"github.com/go-fasteners/fasteners/internal/table"
 )
 
-// An InterProcessReaderWriterLock is a lock on a file that is held by either one writer or any number of
-// readers: goroutines of this process, through this value or others, and other processes.
+// An InterProcessReaderWriterLock is a lock that either one writer or any number of readers hold at a
+// time. Holders are goroutines, of this and of other processes, through this value and others.
 //
 // It may be used by any number of goroutines, and must not be copied. It is not reentrant: as with a
 // [sync.RWMutex], a reader that acquires it again can wait for a writer that waits for that reader. A
@@ -15,7 +15,7 @@ import (
 // operating system releases the lock.
 //
 // Within a process, readers and writers are served in order of arrival. A writer that waits for readers
-// of other processes keeps new readers out, in every process; see [WithReaderPreference].
+// keeps new readers from acquiring the lock, in every process: see [WithReaderPreference].
 type InterProcessReaderWriterLock struct {
 	handle
 	readers, writers holds
@@ -37,46 +37,56 @@ func (l *InterProcessReaderWriterLock) AcquireReadLock(ctx context.Context) erro
 // TryAcquireReadLock acquires the lock for reading without waiting and reports whether it succeeded. It
 // returns false and a nil error if a writer holds the lock, or waits for it.
 func (l *InterProcessReaderWriterLock) TryAcquireReadLock() (bool, error) {
-	return l.try(table.Shared, &l.readers)
+	return l.tryAcquire(table.Shared, &l.readers)
 }
 
-// ReleaseReadLock releases one read lock, with the errors of [InterProcessLock.Release].
-func (l *InterProcessReaderWriterLock) ReleaseReadLock() error {
-	return l.release(&l.readers)
-}
+// ReleaseReadLock releases one read lock. It returns the same errors as [InterProcessLock.Release].
+func (l *InterProcessReaderWriterLock) ReleaseReadLock() error { return l.release(&l.readers) }
 
-// AcquireWriteLock acquires the lock for writing. Otherwise it behaves like [InterProcessLock.Acquire].
+// AcquireWriteLock acquires the lock for writing. It behaves like [InterProcessLock.Acquire].
 func (l *InterProcessReaderWriterLock) AcquireWriteLock(ctx context.Context) error {
 	return l.acquire(ctx, table.Exclusive, &l.writers)
 }
 
-// TryAcquireWriteLock acquires the lock for writing like [InterProcessLock.TryAcquire].
+// TryAcquireWriteLock acquires the lock for writing without waiting and reports whether it succeeded. It
+// behaves like [InterProcessLock.TryAcquire].
 func (l *InterProcessReaderWriterLock) TryAcquireWriteLock() (bool, error) {
-	return l.try(table.Exclusive, &l.writers)
+	return l.tryAcquire(table.Exclusive, &l.writers)
 }
 
-// ReleaseWriteLock releases the write lock, with the errors of [InterProcessLock.Release].
-func (l *InterProcessReaderWriterLock) ReleaseWriteLock() error {
-	return l.release(&l.writers)
-}
+// ReleaseWriteLock releases the write lock. It returns the same errors as [InterProcessLock.Release].
+func (l *InterProcessReaderWriterLock) ReleaseWriteLock() error { return l.release(&l.writers) }
 
-// Downgrade makes the write lock that was acquired through l a read lock, which ReleaseReadLock releases.
-// No other writer can acquire the lock in between. Waiting readers that came before any waiting writer of
-// this process acquire it, too.
+// Downgrade converts the write lock that was acquired through l to a read lock, to be released by
+// ReleaseReadLock. No other writer can acquire the lock in between. Waiting readers that arrived before
+// any waiting writer of this process acquire it, too.
 //
 // Its error wraps [ErrNotAcquired] if the write lock was not held. With any other error, which is one of
-// the operating system, the write lock is still held. On SMB shares it always fails on Linux.
+// the operating system, the write lock is still held. On Linux, Downgrade always fails on SMB shares.
 func (l *InterProcessReaderWriterLock) Downgrade() error {
+	err := l.downgrade()
+	l.log("downgrade", err)
+	return l.pathError("downgrade", err)
+}
+
+func (l *InterProcessReaderWriterLock) downgrade() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	hold, ok := l.writers.take(l.Path())
-	if !ok {
-		return l.fail("downgrade", ErrNotAcquired)
+	hold, err := l.writers.take(l.path())
+	if err != nil {
+		return err
 	}
 	if err := hold.Downgrade(); err != nil {
 		l.writers = append(l.writers, hold)
-		return l.fail("downgrade", err)
+		return err
 	}
 	l.readers = append(l.readers, hold)
 	return nil
 }
+
+// Exists reports whether the lock file exists. That says nothing about whether the lock is held: the file
+// stays when the lock is released.
+func (l *InterProcessReaderWriterLock) Exists() bool { return l.exists() }
+
+// Path returns the path that the lock was made with.
+func (l *InterProcessReaderWriterLock) Path() string { return l.path() }

@@ -9,15 +9,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/go-fasteners/fasteners/internal/fcntl"
+	"github.com/go-fasteners/fasteners/internal/posix"
 	"github.com/go-fasteners/fasteners/internal/table"
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
 // failing makes calls of fcntl fail until the end of the test.
 func failing(t *testing.T, f func(cmd int, typ int16) error) {
-	fcntl.Fault = f
-	t.Cleanup(func() { fcntl.Fault = nil })
+	posix.Fault = f
+	t.Cleanup(func() { posix.Fault = nil })
 }
 
 // openTwice returns two open files that have nothing to do with each other. Where locks belong to the
@@ -38,7 +38,7 @@ func openTwice(t *testing.T) (a, b *file) {
 	if ok, err := a.TryLock(table.Exclusive); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
-	holder, err := b.Conflict(unix.F_WRLCK, fcntl.Whole)
+	holder, err := b.Conflict(unix.F_WRLCK, posix.Whole)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,27 +54,27 @@ func openTwice(t *testing.T) (a, b *file) {
 // The ranges are those of docs/protocol.md.
 func TestRanges(t *testing.T) {
 	a, b := openTwice(t)
-	check := func(typ int16, r fcntl.Range, wantType int16, want fcntl.Range) {
+	check := func(typ int16, r posix.Range, wantType int16, want posix.Range) {
 		t.Helper()
 		lk, err := b.Conflict(typ, r)
 		if err != nil || lk.Type != wantType || wantType != unix.F_UNLCK && (lk.Start != want.Start || lk.Len != want.Len) {
 			t.Errorf("lock is %+v, %v; want type %v, %+v", lk, err, wantType, want)
 		}
 	}
-	first := fcntl.Range{Start: 0, Len: 1}
+	first := posix.Range{Start: 0, Len: 1}
 	for mode, typ := range map[table.Mode]int16{table.Exclusive: unix.F_WRLCK, table.Shared: unix.F_RDLCK} {
 		if ok, err := a.TryLock(mode); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
 		check(unix.F_WRLCK, first, typ, a.main())
-		check(unix.F_WRLCK, fcntl.Range{Start: a.length, Len: 0}, unix.F_UNLCK, first)
+		check(unix.F_WRLCK, posix.Range{Start: a.length, Len: 0}, unix.F_UNLCK, first)
 		if got := tag.Tag(a.length - mainBase); got > tag.New() || got.PID() != tag.New().PID() {
 			t.Errorf("tag is %x", got)
 		}
 		if err := a.Unlock(); err != nil {
 			t.Fatal(err)
 		}
-		check(unix.F_WRLCK, fcntl.Whole, unix.F_UNLCK, first)
+		check(unix.F_WRLCK, posix.Whole, unix.F_UNLCK, first)
 	}
 
 	// A writer that waits for a reader.
@@ -84,7 +84,7 @@ func TestRanges(t *testing.T) {
 	if err := a.LockPending(); err != nil {
 		t.Fatal(err)
 	}
-	check(unix.F_RDLCK, fcntl.Whole, unix.F_WRLCK, fcntl.Range{Start: 1<<63 - 2, Len: 0})
+	check(unix.F_RDLCK, posix.Whole, unix.F_WRLCK, posix.Range{Start: 1<<63 - 2, Len: 0})
 	if pending, err := b.Pending(); !pending || err != nil {
 		t.Errorf("pending: %v, %v", pending, err)
 	}
@@ -98,7 +98,7 @@ func TestRanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(unix.F_WRLCK, first, unix.F_RDLCK, a.main())
-	check(unix.F_RDLCK, fcntl.Whole, unix.F_UNLCK, first)
+	check(unix.F_RDLCK, posix.Whole, unix.F_UNLCK, first)
 	if err := a.Unlock(); err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestPlainRanges(t *testing.T) {
 		if ok, err := a.TryLock(mode); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
-		lk, err := b.Conflict(unix.F_WRLCK, fcntl.Whole)
+		lk, err := b.Conflict(unix.F_WRLCK, posix.Whole)
 		if err != nil || lk.Type != typ || lk.Start != 0 || lk.Len != 0 {
 			t.Errorf("lock is %+v, %v", lk, err)
 		}
@@ -137,7 +137,7 @@ func TestPlainRanges(t *testing.T) {
 		if ok, err := b.TryLock(table.Exclusive); ok || err != nil {
 			t.Error(ok, err)
 		}
-		if lk, err := a.Conflict(unix.F_WRLCK, fcntl.Whole); err != nil || lk.Type != unix.F_UNLCK {
+		if lk, err := a.Conflict(unix.F_WRLCK, posix.Whole); err != nil || lk.Type != unix.F_UNLCK {
 			t.Errorf("the other has locked %+v, %v", lk, err)
 		}
 		if err := a.Unlock(); err != nil {
@@ -171,7 +171,7 @@ func TestFailedDowngrade(t *testing.T) {
 		if err := a.Downgrade(); err != unix.EIO {
 			t.Errorf("downgrade: %v", err)
 		}
-		fcntl.Fault = nil
+		posix.Fault = nil
 		if ok, err := b.TryLock(table.Shared); ok || err != nil {
 			t.Errorf("a reader is inside with a writer: %v, %v", ok, err)
 		}

@@ -11,11 +11,11 @@ type Watch struct {
 	woken       chan bool
 }
 
-// New watches the event of that name. Each Signal wakes one of those who watch it.
+// New watches the event of that name. Each Signal wakes one Watch.
 func New(name string) *Watch {
 	name16, _ := windows.UTF16PtrFromString(name)
-	// The right to wait alone can be had on the event of another user, too, if that one allows it. An
-	// error may come with a handle: then the event existed.
+	// The right to wait can also be had for an event that another user has created, if that user allows
+	// it. An error that comes with a handle says that the event existed.
 	event, _ := windows.CreateEventEx(nil, name16, 0, windows.SYNCHRONIZE)
 	if event == 0 {
 		return new(Watch)
@@ -32,8 +32,8 @@ func New(name string) *Watch {
 
 func (w *Watch) watch() {
 	n := 0
-	// The first in this order that is signaled ends the wait, and is the only one to be reset: a signal
-	// that comes after the end is left for others (WaitForMultipleObjects).
+	// The first handle in this order that is signaled ends the wait, and no other is reset
+	// (WaitForMultipleObjects). So a signal that comes after Stop is left for another Watch.
 	handles := []windows.Handle{w.stop, w.event}
 	for {
 		i, err := windows.WaitForMultipleObjects(handles, false, windows.INFINITE)
@@ -43,13 +43,13 @@ func (w *Watch) watch() {
 		n++
 		select {
 		case w.C <- struct{}{}:
-		default: // there is one to receive
+		default: // C already has one
 		}
 	}
 	w.woken <- n > 0
 }
 
-// Stop ends the watch. It reports whether a Signal has woken this one, and so no other.
+// Stop ends the watch. It reports whether a Signal has woken it, and therefore no other Watch.
 func (w *Watch) Stop() bool {
 	if w.event == 0 {
 		return false
@@ -60,8 +60,8 @@ func (w *Watch) Stop() bool {
 	return <-w.woken
 }
 
-// Signal wakes one of those who watch the event of that name, or the next one to come while somebody
-// does. While nobody does, there is no such event.
+// Signal wakes one Watch of the event of that name. If all of them are awake, it wakes the next one that
+// begins before the last one stops. If there is none, the event does not exist, and Signal does nothing.
 func Signal(name string) {
 	name16, _ := windows.UTF16PtrFromString(name)
 	event, err := windows.OpenEvent(windows.EVENT_MODIFY_STATE, false, name16)

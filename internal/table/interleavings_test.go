@@ -31,7 +31,7 @@ func holdBack(k *kernel, name string) (open func()) {
 func goTry(table *Table, mode Mode) <-chan bool {
 	answer := make(chan bool, 1)
 	go func() {
-		h, ok, _ := table.TryAcquire(request(path), mode)
+		h, ok, _ := tryAcquire(table, request(path), mode)
 		if ok {
 			_, _ = h.Release(path)
 		}
@@ -43,7 +43,7 @@ func goTry(table *Table, mode Mode) <-chan bool {
 // heldByAnother locks the file as another process.
 func heldByAnother(t *testing.T, k *kernel) Hold {
 	t.Helper()
-	h, err := New(&proc{kernel: k, pid: 1}, 0).Acquire(t.Context(), request(path), Exclusive)
+	h, err := New(&proc{kernel: k, pid: 1}, 0).Acquire(t.Context(), request(path), Exclusive, false)
 	must(t, err)
 	return h
 }
@@ -58,7 +58,7 @@ func TestTryWaitsForTheAnswerOnly(t *testing.T) {
 				var first Hold
 				if heldBy == "other process" {
 					var err error
-					first, err = New(&proc{kernel: k, pid: 1}, time.Hour).Acquire(t.Context(), request(path), Exclusive)
+					first, err = New(&proc{kernel: k, pid: 1}, time.Hour).Acquire(t.Context(), request(path), Exclusive, false)
 					must(t, err)
 				}
 				table := New(&proc{kernel: k}, 0)
@@ -72,7 +72,7 @@ func TestTryWaitsForTheAnswerOnly(t *testing.T) {
 				})
 				answer := make(chan bool, 1)
 				go func() {
-					_, ok, err := table.TryAcquire(request(path), Exclusive)
+					_, ok, err := tryAcquire(table, request(path), Exclusive)
 					if ok || err != nil {
 						t.Errorf("try: %v, %v", ok, err)
 					}
@@ -129,7 +129,7 @@ func (f unsureFile) TryLock(mode Mode) (bool, error) {
 func TestUnlockAfterError(t *testing.T) {
 	k := newKernel(path)
 	table := New(unsure{&proc{kernel: k}}, 0)
-	if _, err := table.Acquire(context.Background(), request(path), Exclusive); !errors.Is(err, errUnsure) {
+	if _, err := table.Acquire(context.Background(), request(path), Exclusive, false); !errors.Is(err, errUnsure) {
 		t.Errorf("error is %v", err)
 	}
 	if len(k.faults) > 0 || len(k.open) > 0 {
@@ -143,7 +143,7 @@ func TestCloseErrorBesideAStray(t *testing.T) {
 	k := newKernel(path)
 	p := &proc{kernel: k, fail: map[string]error{}}
 	table := New(p, 0)
-	h, err := table.Acquire(context.Background(), request(path), Exclusive)
+	h, err := table.Acquire(context.Background(), request(path), Exclusive, false)
 	must(t, err)
 	p.fail["close"] = errFail
 	k.sched = func(c *call) {
@@ -174,7 +174,7 @@ func TestQueueOfAReplacedFile(t *testing.T) {
 				k := newKernel(path)
 				p := &proc{kernel: k}
 				table := New(p, 0)
-				old, err := table.Acquire(t.Context(), request(path), Exclusive)
+				old, err := table.Acquire(t.Context(), request(path), Exclusive, false)
 				must(t, err)
 				ctx, cancel := context.WithCancel(t.Context())
 				for range 1000 {
@@ -192,7 +192,7 @@ func TestQueueOfAReplacedFile(t *testing.T) {
 				if heldBy == "other process" {
 					holder = New(&proc{kernel: k, pid: 1}, 0)
 				}
-				h, err := holder.Acquire(t.Context(), request(path), Exclusive)
+				h, err := holder.Acquire(t.Context(), request(path), Exclusive, false)
 				must(t, err)
 				_, err = old.Release(path)
 				must(t, err)
@@ -230,7 +230,7 @@ func TestSecondDescriptorStaysOpen(t *testing.T) {
 		k.mu.Lock()
 		k.unlink(path) // it has looked already
 		k.mu.Unlock()
-		h, err := table.Acquire(t.Context(), request(path), Exclusive) // which creates the file
+		h, err := table.Acquire(t.Context(), request(path), Exclusive, false) // which creates the file
 		must(t, err)
 		open()
 		synctest.Wait()
@@ -252,7 +252,7 @@ func TestSecondDescriptorStaysOpen(t *testing.T) {
 func TestStaleGuesses(t *testing.T) {
 	k := newKernel(path)
 	table := New(&proc{kernel: k}, time.Hour)
-	h, err := table.Acquire(context.Background(), request(path), Exclusive)
+	h, err := table.Acquire(context.Background(), request(path), Exclusive, false)
 	must(t, err)
 	_, err = h.Release(path)
 	must(t, err)
@@ -260,11 +260,11 @@ func TestStaleGuesses(t *testing.T) {
 	k.unlink(path)
 	k.create(path)
 	k.mu.Unlock()
-	h, err = table.Acquire(context.Background(), request(path), Exclusive)
+	h, err = table.Acquire(context.Background(), request(path), Exclusive, false)
 	must(t, err)
 	before := len(k.open)
 	for range 20 {
-		if _, ok, err := table.TryAcquire(request(path), Exclusive); ok || err != nil {
+		if _, ok, err := tryAcquire(table, request(path), Exclusive); ok || err != nil {
 			t.Errorf("try: %v, %v", ok, err)
 		}
 	}
@@ -280,16 +280,16 @@ func TestGuessIsWorthNoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
 		table := New(&proc{kernel: k}, time.Hour)
-		h, err := table.Acquire(t.Context(), request(path), Exclusive)
+		h, err := table.Acquire(t.Context(), request(path), Exclusive, false)
 		must(t, err)
 		_, err = h.Release(path)
 		must(t, err)
-		old, err := table.Acquire(t.Context(), request(path), Exclusive)
+		old, err := table.Acquire(t.Context(), request(path), Exclusive, false)
 		must(t, err)
 		k.mu.Lock()
 		k.unlink(path)
 		k.mu.Unlock()
-		h, ok, err := table.TryAcquire(request(path), Exclusive)
+		h, ok, err := tryAcquire(table, request(path), Exclusive)
 		if !ok || err != nil {
 			t.Fatalf("try: %v, %v", ok, err)
 		}
@@ -334,7 +334,7 @@ func TestContextIsDoneAsTheLockComes(t *testing.T) {
 				k := newKernel(path)
 				table := New(&proc{kernel: k}, 0)
 				table.minSlice = test.slice
-				h, err := table.Acquire(t.Context(), request(path), Exclusive)
+				h, err := table.Acquire(t.Context(), request(path), Exclusive, false)
 				must(t, err)
 				holds := make(chan Hold, 1)
 				if test.mode == Shared {
@@ -370,12 +370,12 @@ func TestContextIsDone(t *testing.T) {
 	k := newKernel()
 	table := New(&proc{kernel: k}, 0)
 	r := request(path)
-	if _, err := table.Acquire(ctx, r, Shared); err != context.Canceled || k.names[path] != nil {
+	if _, err := table.Acquire(ctx, r, Shared, false); err != context.Canceled || k.names[path] != nil {
 		t.Errorf("error is %v, file %v", err, k.names[path])
 	}
-	h, err := table.Acquire(context.Background(), r, Shared)
+	h, err := table.Acquire(context.Background(), r, Shared, false)
 	must(t, err)
-	if _, err := table.Acquire(ctx, r, Shared); err != context.Canceled {
+	if _, err := table.Acquire(ctx, r, Shared, false); err != context.Canceled {
 		t.Fatalf("error is %v", err)
 	}
 	_, err = h.Release(path)
@@ -443,7 +443,7 @@ func TestTryMeetsAnHeir(t *testing.T) {
 		table := New(&proc{kernel: k}, 0)
 		ctx, cancel := context.WithCancel(t.Context())
 		slow := &Request{Path: path, Options: &Options{Delay: time.Hour, MaxDelay: time.Hour}}
-		go func() { _, _ = table.Acquire(ctx, slow, Exclusive) }()
+		go func() { _, _ = table.Acquire(ctx, slow, Exclusive, false) }()
 		synctest.Wait()
 		time.Sleep(10 * time.Hour) // it tries no more
 		holds := make(chan Hold, 1)
@@ -535,7 +535,7 @@ func TestReadersBehindAWritersTry(t *testing.T) {
 func TestPolling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
-		_, err := New(&proc{kernel: k, pid: 1, ownsLocks: true}, 0).Acquire(t.Context(), request(path), Exclusive)
+		_, err := New(&proc{kernel: k, pid: 1, ownsLocks: true}, 0).Acquire(t.Context(), request(path), Exclusive, false)
 		must(t, err)
 		table := New(&proc{kernel: k, ownsLocks: true}, 0)
 		var tries []time.Time
@@ -551,7 +551,7 @@ func TestPolling(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		r := &Request{Path: path, Options: &Options{Delay: 10 * time.Millisecond, MaxDelay: 100 * time.Millisecond}}
-		if _, err := table.Acquire(ctx, r, Exclusive); err != context.DeadlineExceeded {
+		if _, err := table.Acquire(ctx, r, Exclusive, false); err != context.DeadlineExceeded {
 			t.Errorf("error is %v", err)
 		}
 		tries = tries[20:] // the first are closer
@@ -596,7 +596,7 @@ func TestDescriptorIsClosedAfterAnError(t *testing.T) {
 	k := newKernel(path)
 	p := &proc{kernel: k, fail: map[string]error{}}
 	table := New(p, time.Hour)
-	h, err := table.Acquire(context.Background(), request(path), Exclusive)
+	h, err := table.Acquire(context.Background(), request(path), Exclusive, false)
 	must(t, err)
 	p.fail["unlock"] = errUnsure
 	if _, err := h.Release(path); err != errUnsure {
@@ -619,7 +619,7 @@ func TestShortSlicesBesideOneHeldUp(t *testing.T) {
 		for range 3 {
 			loops.Go(func() {
 				for {
-					h, err := busy.Acquire(ctx, request(path), Exclusive)
+					h, err := busy.Acquire(ctx, request(path), Exclusive, false)
 					if err != nil {
 						return
 					}
@@ -633,7 +633,7 @@ func TestShortSlicesBesideOneHeldUp(t *testing.T) {
 		for heldUp := time.Duration(0); heldUp < 15*time.Millisecond; heldUp += 700 * time.Microsecond {
 			time.Sleep(heldUp)
 			start := time.Now()
-			h, err := other.Acquire(ctx, request(path), Exclusive)
+			h, err := other.Acquire(ctx, request(path), Exclusive, false)
 			must(t, err)
 			if d := time.Since(start); d > minSlice+yieldTime+hold {
 				t.Errorf("after %v it waits for %v", heldUp, d)

@@ -402,3 +402,12 @@ func (p *proc) kill() (reap func()) {
 		p.kernel.open = slices.DeleteFunc(p.kernel.open, func(d *descriptor) bool { return d.proc == p })
 	}
 }
+
+// tryAcquire acquires the lock without waiting, and reports whether it has.
+func tryAcquire(t *Table, r *Request, mode Mode) (Hold, bool, error) {
+	h, err := t.Acquire(context.Background(), r, mode, true)
+	if err == ErrBusy {
+		return Hold{}, false, nil
+	}
+	return h, err == nil, err
+}

@@ -6,7 +6,7 @@ import "context"
 // in constant time.
 type queue struct {
 	head, tail *waiter
-	tries      int // how many of them do not want to wait for another process
+	tries      int // how many of the waiters are tries
 }
 
 // A waiter is one goroutine in a queue.
@@ -14,9 +14,9 @@ type waiter struct {
 	prev, next *waiter
 	request    *Request
 	mode       Mode
-	try        bool
+	try        bool // it waits only until the leader knows whether the lock is free
 
-	// outcome may change once, from queued, under Table.mu. Then resolved is closed.
+	// outcome changes once, from queued, under Table.mu. Then resolved is closed.
 	outcome  outcome
 	resolved chan struct{}
 }
@@ -25,11 +25,11 @@ type waiter struct {
 type outcome uint8
 
 const (
-	queued      outcome = iota // it waits for its turn
+	queued      outcome = iota // it waits in the queue
 	leading                    // it leads
 	granted                    // it is a holder
 	grantedSame                // it is a holder, and its path named the file when it became one
-	joining                    // it is a holder, but may have to let a writer of another process pass
+	joining                    // it is a holder, but has to check for a writer of another process
 	refused                    // the lock is held, and it does not wait
 	stale                      // its path may name another file
 )
@@ -73,17 +73,17 @@ func (q *queue) remove(w *waiter) {
 	}
 }
 
-// resolve tells w what has become of it. The caller has removed it from the queue.
+// resolve ends the wait of w, which the caller has removed from the queue.
 func (w *waiter) resolve(o outcome) {
 	w.outcome = o
 	close(w.resolved)
 }
 
-// wait blocks until w is resolved or ctx is done. Thousands of goroutines may be here. So that the stack
-// of each stays at the 2 kB that it begins with, the caller has used little of it: see BenchmarkWaiters.
+// block blocks until w is resolved or ctx is done. Thousands of goroutines may be here, so their stacks
+// should not grow beyond the 2 kB that each begins with: see BenchmarkWaiters.
 //
 //go:noinline
-func (w *waiter) wait(ctx context.Context) {
+func (w *waiter) block(ctx context.Context) {
 	select {
 	case <-w.resolved:
 	case <-ctx.Done():

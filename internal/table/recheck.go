@@ -1,44 +1,43 @@
 package table
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
-// What nothing tells those who wait, an entry looks for from time to time, while anybody waits:
+// As long as somebody waits, an entry rechecks from time to time what nothing reports:
 //
-//   - The path of a waiter may have come to name another file, while the holder of the old one lives
-//     on. The waiter starts over on the new one.
-//   - Readers may have come where a writer of another process held the lock. A leader that waits for
-//     them as a writer locks pending, so that no more of them pass it.
-//   - A writer of another process that readers of this one have let pass may have given up.
+//   - The path of a waiter may have come to name another file, while the holder of the old one goes on.
+//     The waiter starts over on the new file.
+//   - Readers may hold the lock by now, where a writer of another process held it. A writer that waits for
+//     them as the leader locks pending, so that no more of them overtake it.
+//   - A writer of another process may have given up. Readers of this process that queue behind it can hold
+//     the lock together with others.
 //
-// The first look comes firstRecheck after somebody began to wait, and each later one after five times the
-// interval, up to maxRecheck: to wake up for one costs a process some 0.3 ms of its runtime's own work.
+// The first recheck comes firstRecheck after the first waiter. Each later interval is five times as long,
+// up to maxRecheck: one recheck of an otherwise idle process costs some 0.3 ms of its runtime's work.
 const (
 	firstRecheck = 8 * time.Millisecond
 	maxRecheck   = time.Second
 )
 
-// A recheck is the timer of an entry for that. table.mu protects it.
+// A recheck is the timer of an entry. table.mu protects it.
 type recheck struct {
 	timer   *time.Timer
-	armedIn time.Duration // what the timer is set to; 0 if it is not
+	setTo   time.Duration // what the timer is set to; 0 if it is not set
 	running bool
-	next    time.Duration // from the end of this one, or from now
+	next    time.Duration // the interval after this recheck, or from now
 }
 
-// beginLocked is for when somebody begins to wait. Where goroutines take turns they do so all the time.
-// So nothing stops the timer when the last wait ends, but it is not set again.
+// beginLocked is called when a goroutine is the first to wait. Where goroutines take turns that happens
+// all the time. So the timer is not stopped when the last wait ends; it fires once more, and is not set
+// again.
 func (c *recheck) beginLocked(e *entry) {
 	c.next = e.table.firstRecheck
-	if !c.running && (c.armedIn == 0 || c.armedIn > c.next) {
-		c.armLocked(e)
+	if !c.running && (c.setTo == 0 || c.setTo > c.next) {
+		c.setTimerLocked(e)
 	}
 }
 
-func (c *recheck) armLocked(e *entry) {
-	c.armedIn = c.next
+func (c *recheck) setTimerLocked(e *entry) {
+	c.setTo = c.next
 	if c.timer == nil {
 		c.timer = time.AfterFunc(c.next, e.recheckNow)
 	} else {
@@ -46,19 +45,11 @@ func (c *recheck) armLocked(e *entry) {
 	}
 }
 
-// A leader is one that waits.
-type leader struct {
-	request   *Request
-	mode      Mode
-	interrupt context.CancelCauseFunc // ends the wait, and makes its error the cause
-	blocked   bool                    // in the kernel
-}
-
-// recheckNow looks once, at all of the above.
+// recheckNow rechecks all of the above once.
 func (e *entry) recheckNow() {
 	t, c := e.table, &e.recheck
 	t.mu.Lock()
-	c.armedIn = 0
+	c.setTo = 0
 	if c.running { // the timer was set again as it fired
 		t.mu.Unlock()
 		return
@@ -91,7 +82,7 @@ func (e *entry) recheckNow() {
 	}
 	if l := &e.leader; e.state == waiting {
 		if isStale[l.request.Path] {
-			l.interrupt(ErrRetry)
+			l.interrupt(errLateChange)
 		} else if l.blocked && l.mode == Exclusive && !l.request.ReaderPreference {
 			interrupt, err := l.interrupt, error(nil)
 			e.checkLocked(func() { err = e.file.LockPending() })
@@ -103,25 +94,25 @@ func (e *entry) recheckNow() {
 	e.admitReadersLocked()
 	c.running = false
 	if e.queue.head != nil || e.state == waiting {
-		c.armLocked(e)
+		c.setTimerLocked(e)
 	}
 }
 
-// admitReadersLocked lets the readers in that wait at the head of the queue while others hold the lock,
-// but not if a writer of another process waits for those to leave. It is for when they need not wait any
-// more for a writer of this process, or for that one.
+// admitReadersLocked makes the readers at the head of the queue holders beside others, unless a writer of
+// another process waits for those. It is called when a writer ahead of them, of this process or of
+// another, may have given up.
 func (e *entry) admitReadersLocked() {
-	want := func() bool {
+	canJoin := func() bool {
 		first := e.queue.head
 		return e.state == held && e.mode == Shared && first != nil && first.mode == Shared
 	}
-	if !want() || e.checking != nil {
+	if !canJoin() || e.checking != nil {
 		return
 	}
 	if !time.Now().Before(e.sliceEnd) {
 		pending, err := true, error(nil)
 		e.checkLocked(func() { pending, err = e.file.Pending() })
-		if pending || err != nil || !want() {
+		if pending || err != nil || !canJoin() {
 			return
 		}
 		e.sliceEnd = time.Now().Add(e.table.minSlice)
@@ -129,18 +120,19 @@ func (e *entry) admitReadersLocked() {
 	e.grantReadersLocked()
 }
 
-// checkLocked calls look without table.mu, for a goroutine that neither leads nor is a holder. Until look
-// returns the file is not unlocked or closed.
-func (e *entry) checkLocked(look func()) {
+// checkLocked calls check without table.mu, for a goroutine that neither leads nor holds the lock. Until
+// check returns, the file is not unlocked or closed.
+func (e *entry) checkLocked(check func()) {
 	e.checking = make(chan struct{})
 	e.table.mu.Unlock()
-	look()
+	check()
 	e.table.mu.Lock()
 	close(e.checking)
 	e.checking = nil
 }
 
-// awaitCheckLocked waits for the end of a check. None begins while the caller leads and is not blocked.
+// awaitCheckLocked waits for the end of a check. No other begins while the caller leads and is not
+// blocked.
 func (e *entry) awaitCheckLocked() {
 	for e.checking != nil {
 		over := e.checking

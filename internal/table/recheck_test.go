@@ -31,14 +31,14 @@ func TestRecheckFindsReplacedFile(t *testing.T) {
 					if heldBy == "other process" {
 						holder = New(&proc{kernel: k, pid: 1, ownsLocks: ownsLocks}, 0)
 					}
-					old, err := holder.Acquire(t.Context(), patient(), Exclusive)
+					old, err := holder.Acquire(t.Context(), patient(), Exclusive, false)
 					must(t, err)
 					cancelable, cancel := context.WithCancel(t.Context())
 					defer cancel()
 					done := make(chan error, 4)
 					wait := func(ctx context.Context, r *Request) {
 						go func() {
-							h, err := table.Acquire(ctx, r, mode)
+							h, err := table.Acquire(ctx, r, mode, false)
 							if err == nil {
 								_, err = h.Release(path)
 							}
@@ -81,7 +81,7 @@ func TestRecheckAfterPolling(t *testing.T) {
 		table := New(&proc{kernel: k, fail: map[string]error{"wait": errors.ErrUnsupported}}, 0)
 		got := make(chan Hold, 1)
 		go func() {
-			h, err := table.Acquire(t.Context(), patient(), Exclusive)
+			h, err := table.Acquire(t.Context(), patient(), Exclusive, false)
 			must(t, err)
 			got <- h
 		}()
@@ -139,7 +139,7 @@ func TestRecheckBeginsSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
 		table := New(&proc{kernel: k}, 0)
-		h, err := table.Acquire(t.Context(), request(path), Exclusive)
+		h, err := table.Acquire(t.Context(), request(path), Exclusive, false)
 		must(t, err)
 		for range 3 {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -207,12 +207,12 @@ func TestRechecksAreRare(t *testing.T) {
 func TestNoEntryIsLeft(t *testing.T) {
 	k := newKernel(path)
 	table := New(&proc{kernel: k}, 0)
-	h, err := table.Acquire(context.Background(), patient(), Exclusive)
+	h, err := table.Acquire(context.Background(), patient(), Exclusive, false)
 	must(t, err)
 	e := weak.Make(h.entry)
 	done := make(chan error)
 	go func() {
-		h, err := table.Acquire(context.Background(), patient(), Exclusive)
+		h, err := table.Acquire(context.Background(), patient(), Exclusive, false)
 		if err == nil {
 			_, err = h.Release(path)
 		}
@@ -249,7 +249,7 @@ func TestReadersDoNotPassAPendingWriter(t *testing.T) {
 				k := newKernel(path)
 				k.names["other"] = k.names[path]
 				readers, writers := New(&proc{kernel: k}, 0), New(&proc{kernel: k, pid: 1}, 0)
-				inside, err := readers.Acquire(t.Context(), request(path), Shared)
+				inside, err := readers.Acquire(t.Context(), request(path), Shared, false)
 				must(t, err)
 				once := func(table *Table, mode Mode) <-chan error {
 					done := make(chan error, 1)
@@ -273,7 +273,7 @@ func TestReadersDoNotPassAPendingWriter(t *testing.T) {
 					r = request("other")
 				}
 				go func() {
-					if h, err := readers.Acquire(ctx, r, mode); err == nil {
+					if h, err := readers.Acquire(ctx, r, mode, false); err == nil {
 						_, _ = h.Release(r.Path)
 					}
 				}()
@@ -316,7 +316,7 @@ func TestPendingWriterGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
 		readers, writers := New(&proc{kernel: k}, 0), New(&proc{kernel: k, pid: 1}, 0)
-		inside, err := readers.Acquire(t.Context(), request(path), Shared)
+		inside, err := readers.Acquire(t.Context(), request(path), Shared, false)
 		must(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		acquire(ctx, writers, Exclusive, func(Hold, error) {})
@@ -507,10 +507,10 @@ func TestRetriesEnd(t *testing.T) {
 				s = &unstable{proc: p}
 			}
 			table := New(s, 0)
-			if _, ok, err := table.TryAcquire(request(path), Exclusive); ok || !errors.Is(err, ErrRetry) {
+			if _, ok, err := tryAcquire(table, request(path), Exclusive); ok || !errors.Is(err, ErrRetry) {
 				t.Errorf("%s: try: %v, %v", call, ok, err)
 			}
-			if _, err := table.Acquire(t.Context(), request(path), Shared); !errors.Is(err, ErrRetry) {
+			if _, err := table.Acquire(t.Context(), request(path), Shared, false); !errors.Is(err, ErrRetry) {
 				t.Errorf("%s: error is %v", call, err)
 			}
 			time.Sleep(time.Minute)
@@ -549,13 +549,13 @@ func TestDowngradeFails(t *testing.T) {
 		k := newKernel(path)
 		p := &proc{kernel: k, fail: map[string]error{"downgrade": errFail}}
 		table := New(p, 0)
-		h, err := table.Acquire(t.Context(), request(path), Exclusive)
+		h, err := table.Acquire(t.Context(), request(path), Exclusive, false)
 		must(t, err)
 		if err := h.Downgrade(); err != errFail {
 			t.Errorf("error is %v", err)
 		}
 		other := New(&proc{kernel: k, pid: 1}, 0)
-		if _, ok, err := other.TryAcquire(request(path), Shared); ok || err != nil {
+		if _, ok, err := tryAcquire(other, request(path), Shared); ok || err != nil {
 			t.Errorf("a reader's try: %v, %v", ok, err)
 		}
 		got := make(chan Hold, 1)

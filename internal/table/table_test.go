@@ -25,7 +25,7 @@ func must(t *testing.T, err error) {
 
 // acquire acquires in a goroutine of a bubble, and returns once that has got as far as it can.
 func acquire(ctx context.Context, table *Table, mode Mode, then func(Hold, error)) {
-	go func() { then(table.Acquire(ctx, request(path), mode)) }()
+	go func() { then(table.Acquire(ctx, request(path), mode, false)) }()
 	synctest.Wait()
 }
 
@@ -41,7 +41,7 @@ func TestFirstComeFirstServed(t *testing.T) {
 				if heldBy == "other process" {
 					holder = New(&proc{kernel: k, pid: 1}, time.Millisecond)
 				}
-				first, err := holder.Acquire(t.Context(), request(path), Exclusive)
+				first, err := holder.Acquire(t.Context(), request(path), Exclusive, false)
 				must(t, err)
 
 				var mu sync.Mutex
@@ -128,7 +128,7 @@ func TestStorm(t *testing.T) {
 						for range 100 {
 							mode := Mode(1 + rand.N(2))
 							ctx, cancel := context.WithTimeout(context.Background(), rand.N(3*time.Millisecond))
-							h, err := table.Acquire(ctx, r, mode)
+							h, err := table.Acquire(ctx, r, mode, false)
 							cancel()
 							if err != nil {
 								if !errors.Is(err, context.DeadlineExceeded) {
@@ -196,7 +196,7 @@ func mustBeEmpty(t *testing.T, table *Table) {
 }
 
 // size is how much the table remembers. It is not locked.
-func (t *Table) size() int { return len(t.entries) + len(t.names) + len(t.creating) }
+func (t *Table) size() int { return len(t.entries) + len(t.paths) + len(t.creating) }
 
 // However names move between files, the table knows at most one file by a name and one name of a
 // file, and only of files that it has to do with.
@@ -212,7 +212,7 @@ func TestNames(t *testing.T) {
 			case 1:
 				k.create(name)
 			default:
-				h, err := table.Acquire(t.Context(), request(name), Exclusive)
+				h, err := table.Acquire(t.Context(), request(name), Exclusive, false)
 				must(t, err)
 				if h.entry.id != k.names[name].id {
 					t.Fatalf("%s is %v, and %v was locked", name, k.names[name].id, h.entry.id)
@@ -225,14 +225,14 @@ func TestNames(t *testing.T) {
 			}
 			time.Sleep(rand.N(time.Millisecond))
 			table.mu.Lock()
-			for name, e := range table.names {
-				if e.name != name || table.entries[e.id] != e {
-					t.Fatalf("%q leads to an entry of %q", name, e.name)
+			for name, e := range table.paths {
+				if e.path != name || table.entries[e.id] != e {
+					t.Fatalf("%q leads to an entry of %q", name, e.path)
 				}
 			}
 			for _, e := range table.entries {
-				if e.name != "" && table.names[e.name] != e {
-					t.Fatalf("%q does not lead to its entry", e.name)
+				if e.path != "" && table.paths[e.path] != e {
+					t.Fatalf("%q does not lead to its entry", e.path)
 				}
 			}
 			table.mu.Unlock()
@@ -272,7 +272,7 @@ func TestFailures(t *testing.T) {
 							mu.Unlock()
 						}
 					}
-					h, err := table.Acquire(t.Context(), request(path), Exclusive)
+					h, err := table.Acquire(t.Context(), request(path), Exclusive, false)
 					for range queue {
 						acquire(t.Context(), table, Exclusive, work)
 					}
@@ -306,7 +306,7 @@ func TestIdleDescriptor(t *testing.T) {
 		table := New(&proc{kernel: k}, time.Millisecond)
 		once := func() *descriptor {
 			t.Helper()
-			h, err := table.Acquire(t.Context(), request(path), Exclusive)
+			h, err := table.Acquire(t.Context(), request(path), Exclusive, false)
 			must(t, err)
 			d := k.open[0]
 			other := New(&proc{kernel: k, pid: 1}, 0)
@@ -343,7 +343,7 @@ func TestDescriptorsOfOneMode(t *testing.T) {
 	table := New(&proc{kernel: k, ownsLocks: true}, time.Hour)
 	for range 3 {
 		for _, mode := range []Mode{Shared, Exclusive} {
-			h, err := table.Acquire(t.Context(), request(path), mode)
+			h, err := table.Acquire(t.Context(), request(path), mode, false)
 			must(t, err)
 			_, err = h.Release(path)
 			must(t, err)
@@ -422,7 +422,7 @@ func TestPending(t *testing.T) {
 				passes := func(want bool) {
 					t.Helper()
 					for _, table := range []*Table{readers, others} {
-						h, ok, err := table.TryAcquire(request(path), Shared)
+						h, ok, err := tryAcquire(table, request(path), Shared)
 						if ok != want || err != nil {
 							t.Errorf("a reader's try: %v, %v, want %v", ok, err, want)
 						}
@@ -432,7 +432,7 @@ func TestPending(t *testing.T) {
 						}
 					}
 				}
-				inside, err := readers.Acquire(t.Context(), request(path), Shared)
+				inside, err := readers.Acquire(t.Context(), request(path), Shared, false)
 				must(t, err)
 				passes(true)
 
@@ -443,7 +443,7 @@ func TestPending(t *testing.T) {
 					w.ReaderPreference = test.readerPreference
 					got := make(chan error, 1)
 					go func() {
-						h, err := writers.Acquire(ctx, w, Exclusive)
+						h, err := writers.Acquire(ctx, w, Exclusive, false)
 						if err == nil {
 							_, err = h.Release(path)
 						}
@@ -479,13 +479,13 @@ func TestReadersBehindAWriterThatGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
 		table := New(&proc{kernel: k}, 0)
-		inside, err := table.Acquire(t.Context(), request(path), Shared)
+		inside, err := table.Acquire(t.Context(), request(path), Shared, false)
 		must(t, err)
 		slow := &Request{Path: path, Options: &Options{Delay: time.Hour, MaxDelay: time.Hour}}
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() { _, _ = table.Acquire(ctx, slow, Exclusive) }()
+		go func() { _, _ = table.Acquire(ctx, slow, Exclusive, false) }()
 		synctest.Wait()
-		if _, ok, err := table.TryAcquire(request(path), Shared); ok || err != nil {
+		if _, ok, err := tryAcquire(table, request(path), Shared); ok || err != nil {
 			t.Errorf("a reader passes a writer: %v, %v", ok, err)
 		}
 		start := time.Now()

@@ -7,93 +7,16 @@ import (
 	"time"
 )
 
-// A process whose goroutines queue for a lock hands it on among them for a time slice. Then it unlocks
-// the file, and yields for long enough that a process that waits in the kernel gets the lock: one that
-// unlocks and locks again at once does so dozens of times before a waiter that was woken runs at all. A
-// process that has seen no other one for 20 ms is taken to be alone, and its slices get longer: the
-// scheduler, or the host of a virtual machine, can keep a waiter from running for 10 ms and more.
-const (
-	minSlice      = time.Millisecond
-	maxSlice      = 10 * time.Millisecond
-	yieldTime     = 200 * time.Microsecond
-	maxIdleYields = 16
-)
-
-// beginSliceLocked begins a slice, unless one has begun. For a writer it is called when others of the
-// process queue; for a reader when it locks the file, as no writer of another process was waiting then:
-// see join.
-func (e *entry) beginSliceLocked() {
-	if e.sliceEnd.IsZero() {
-		e.sliceEnd = time.Now().Add(e.slice)
-	}
+// A leader is a leader that waits.
+type leader struct {
+	request   *Request
+	mode      Mode
+	interrupt context.CancelCauseFunc // ends the wait, which returns the cause
+	blocked   bool                    // in the kernel
 }
 
-// lock locks the file for the leader, or returns ErrBusy to one that tries. It reports whether it has
-// waited.
-func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) (waited bool, err error) {
-	if e.mustYield && !try {
-		e.yield()
-	}
-	if err := ctx.Err(); err != nil {
-		return false, err
-	}
-	err = e.tryLock(r, mode)
-	if err != ErrBusy || try {
-		return false, err
-	}
-	e.slice, e.idleYields = e.table.minSlice, 0
-	return true, e.wait(ctx, r, mode)
-}
-
-// yield gives other processes the time to lock the file.
-func (e *entry) yield() {
-	e.mustYield = false
-	start := time.Now()
-	e.table.system.Sleep(yieldTime)
-	// After a longer sleep, another process may have come and gone.
-	if time.Since(start) < minSlice {
-		if e.idleYields++; e.idleYields > maxIdleYields {
-			e.slice = min(2*e.slice, e.table.maxSlice)
-		}
-	}
-}
-
-// tryLock asks the kernel once, with a descriptor that it opens if there is none. It returns ErrBusy only
-// if the path names the file of this entry: behind another one there is nothing to wait for.
-func (e *entry) tryLock(r *Request, mode Mode) error {
-	if e.file != nil && !e.file.Permits(mode) {
-		if err := e.close(); err != nil {
-			return err
-		}
-	}
-	if e.file == nil {
-		f, id, err := e.table.system.Open(r.Path, mode)
-		switch {
-		case isNotExist(err):
-			return ErrRetry
-		case err != nil:
-			return err
-		case id != e.id:
-			e.table.adopt(f, id)
-			return ErrRetry
-		}
-		e.file = f
-	}
-	ok, err := e.file.TryLock(mode)
-	if ok || err != nil {
-		return err
-	}
-	same, err := e.table.system.SameFile(r.Path, e.id)
-	switch {
-	case err != nil:
-		return err
-	case !same:
-		return ErrRetry
-	}
-	return ErrBusy
-}
-
-// wait waits for the lock, with a wait that a recheck can end.
+// wait waits until it has locked the file, for a leader that has found it locked. A recheck can interrupt
+// the wait.
 func (e *entry) wait(ctx context.Context, r *Request, mode Mode) error {
 	interruptible, interrupt := context.WithCancelCause(ctx)
 	defer interrupt(nil)
@@ -104,25 +27,27 @@ func (e *entry) wait(ctx context.Context, r *Request, mode Mode) error {
 	e.recheck.beginLocked(e)
 	e.table.mu.Unlock()
 
-	err := e.waitInKernelOrPoll(interruptible, r, mode)
+	err := e.blockOrPoll(interruptible, r, mode)
 
-	// The lock may have been granted as ctx was done, or at the moment of an interruption. The cause of
-	// interruptible is looked at first: it could be that of ctx a moment later.
-	why := context.Cause(interruptible)
+	// The kernel may have granted the lock as ctx was done, or as the wait was interrupted. The cause is
+	// read first: a moment later ctx could be done, and be taken for the cause.
+	cause := context.Cause(interruptible)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case why != nil:
-		return why
+	case cause != nil:
+		return cause
 	}
 	return err
 }
 
-func (e *entry) waitInKernelOrPoll(ctx context.Context, r *Request, mode Mode) (err error) {
+// blockOrPoll blocks in the kernel if it can, and polls otherwise. It starts with a look at whether it
+// can each time: for want of a thread, say, that can change.
+func (e *entry) blockOrPoll(ctx context.Context, r *Request, mode Mode) (err error) {
 	released, stop := e.table.system.Watch(e.id, mode)
 	defer func() { stop(err == nil) }()
 	for s := (schedule{r.Options, min(time.Millisecond, r.Delay)}); ; {
-		if e.file != nil { // or another process has kept it from being opened so far
+		if e.file != nil { // it is nil as long as another process keeps the file from being opened
 			if mode == Exclusive && !r.ReaderPreference {
 				if err := e.file.LockPending(); err != nil {
 					return err
@@ -135,7 +60,7 @@ func (e *entry) waitInKernelOrPoll(ctx context.Context, r *Request, mode Mode) (
 				return err
 			}
 		}
-		// What was released before Watch has sent nothing there: so this comes before the sleep.
+		// This comes before the sleep: nothing reports a release that happened before Watch.
 		if err := e.tryLock(r, mode); err != ErrBusy {
 			return err
 		}
@@ -145,8 +70,7 @@ func (e *entry) waitInKernelOrPoll(ctx context.Context, r *Request, mode Mode) (
 	}
 }
 
-// setBlocked notes that the leader is in the kernel, so that a recheck may use the file, or that it is
-// not any more.
+// setBlocked notes whether the leader is blocked in the kernel. While it is, a recheck may use the file.
 func (e *entry) setBlocked(blocked bool) {
 	e.table.mu.Lock()
 	e.leader.blocked = blocked
@@ -154,16 +78,15 @@ func (e *entry) setBlocked(blocked bool) {
 	e.table.mu.Unlock()
 }
 
-// A schedule tells when to try again. The first intervals double, from a millisecond to Delay; each later
-// one is longer by Delay, up to MaxDelay. All are shortened at random, by up to a half: tries at fixed
-// times could always miss a lock that is free at fixed times.
+// A schedule tells a leader that polls when to try again. The first intervals double, from a millisecond
+// to Delay; each later one is longer by Delay, up to MaxDelay. Each is shortened at random, by up to a
+// half: tries at fixed times could always miss a lock that is free at fixed times.
 type schedule struct {
 	*Options
 	interval time.Duration
 }
 
-// sleep sleeps until the next try, or until the lock was released, or until ctx is done, which is an
-// error.
+// sleep sleeps until the next try, or until released receives. It returns an error if ctx is done first.
 func (s *schedule) sleep(ctx context.Context, released <-chan struct{}) error {
 	t := time.NewTimer(s.interval - rand.N(s.interval/2+1))
 	defer t.Stop()

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A Tag has, from the highest bit down, 30 bits of seconds since 2025-01-01 UTC, 22 bits of process ID,
-// and 10 bits of the PID namespace. Of two tags of a process, the later one is not smaller.
+// A Tag has, from the highest bit down, 30 bits of seconds since 2025-01-01 UTC, 22 bits of process ID, and
+// 10 bits of the PID namespace. The later one of two tags of a process is never the smaller one.
 type Tag int64
 
 const (
@@ -43,11 +43,11 @@ func (t Tag) Time() time.Time { return time.Unix(int64(t>>(pidBits+namespaceBits
 // PID returns the ID that the holder has in its own PID namespace.
 func (t Tag) PID() int { return int(t >> namespaceBits & (1<<pidBits - 1)) }
 
-// Namespace returns a number from 1 to 1023 for the PID namespace of the holder, or 0 if the holder could
-// not tell. Namespaces that have different numbers are different.
+// Namespace returns a number from 1 to 1023 for the PID namespace of the holder, or 0 if the holder does not
+// know it. Namespaces with different numbers are different.
 func (t Tag) Namespace() int { return int(t & (1<<namespaceBits - 1)) }
 
-// ownNamespace does not change while the process runs.
+// ownNamespace is asked for once: it does not change while the process runs.
 var ownNamespace = sync.OnceValue(func() uint64 {
 	link, _ := os.Readlink("/proc/self/ns/pid") // namespaces(7); other systems have none
 	var inode uint64

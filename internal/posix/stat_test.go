@@ -1,6 +1,6 @@
 //go:build unix
 
-package stat
+package posix
 
 import (
 	"os"
@@ -29,19 +29,19 @@ func TestSameAnswer(t *testing.T) {
 	}
 	paths = append(paths, filepath.Join(dir, strings.Repeat("x/../", 500), "x"))
 	for _, path := range paths {
-		want, err := byStat(path)
+		want, err := stat(path)
 		if err != nil {
 			t.Logf("without %s: %v", path, err)
 			continue
 		}
-		if got, err := Path(path); got != want || err != nil {
+		if got, err := Stat(path); got != want || err != nil {
 			t.Errorf("%s: %v, %v; want %v", path, got, err, want)
 		}
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := FD(fd); got != want || err != nil {
+		if got, err := Fstat(fd); got != want || err != nil {
 			t.Errorf("%s, open: %v, %v; want %v", path, got, err, want)
 		}
 		unix.Close(fd)
@@ -68,11 +68,11 @@ func TestSameError(t *testing.T) {
 		dir + strings.Repeat("x", 256):   unix.ENAMETOOLONG,
 		dir + strings.Repeat("/x", 5000): unix.ENAMETOOLONG,
 	} {
-		if _, err := Path(path); err != want {
+		if _, err := Stat(path); err != want {
 			t.Errorf("%.50q: %v, want %v", path, err, want)
 		}
 	}
-	if _, err := FD(-1); err != unix.EBADF {
+	if _, err := Fstat(-1); err != unix.EBADF {
 		t.Errorf("not open: %v", err)
 	}
 }

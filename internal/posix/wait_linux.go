@@ -1,4 +1,4 @@
-package fcntl
+package posix
 
 import (
 	"context"
@@ -18,17 +18,17 @@ const (
 	setlkOFD    = unix.F_OFD_SETLK
 )
 
-// MaxWaits is how many goroutines of the process can be in Wait at a time. Each takes a thread, of which
-// Go allows a program 10,000.
+// MaxWaits is how many goroutines of the process can be in Wait at a time. Each of them takes a thread, and
+// Go allows a program 10,000 of these.
 const MaxWaits = 256
 
 var waits atomic.Int32
 
-// Wait locks r and blocks until it has, or until ctx is done. Then it returns ctx.Err(), and whether r is
-// locked is not known: the caller has to unlock it.
+// Wait locks r, blocking until it has done so or ctx is done. In the latter case it returns ctx.Err(), and
+// r may be locked or not: the caller has to unlock it.
 //
-// The error is errors.ErrUnsupported where the kernel cannot wait in such a way that this can be
-// canceled. That may be different the next time.
+// It returns errors.ErrUnsupported if the kernel cannot wait, or could not be made to end the wait. The
+// next call may succeed.
 func (d *Descriptor) Wait(ctx context.Context, typ int16, r Range) error {
 	if d.ownedByProcess() || !d.isLocal() || signal.Ignored(unix.SIGURG) {
 		return errors.ErrUnsupported
@@ -51,10 +51,10 @@ func (d *Descriptor) Wait(ctx context.Context, typ int16, r Range) error {
 
 // A wait is a request that a thread has made of the kernel by F_OFD_SETLKW.
 //
-// fcntl(2) has no timeout, but the request can be withdrawn. The kernel leaves a wait when the thread has
-// a signal to handle. After the handler, with SA_RESTART, it starts the system call again, and that reads
-// the request again from memory (seen on Linux 5.10, 6.18 and 7.2). By then it is one to unlock, which
-// returns at once:
+// fcntl(2) has no timeout, but a request can be withdrawn. The kernel ends a wait when the thread has a
+// signal to handle. After the handler has run, with SA_RESTART, the kernel starts the system call again,
+// and reads the request from memory again (seen on Linux 5.10, 6.18 and 7.2). By then it is a request to
+// unlock, which returns immediately:
 //
 //	thread                                  withdraw
 //	call: read the request, wait
@@ -63,8 +63,8 @@ func (d *Descriptor) Wait(ctx context.Context, typ int16, r Range) error {
 //	stop waiting; run the handler
 //	call again: read the request, unlock
 //
-// If the call begins only after the request was changed, it does not wait in the first place. If the lock
-// is granted before the signal comes, the thread returns with the lock, and withdrawn set.
+// If the call begins after the request was changed, it does not wait at all. If the kernel grants the lock
+// before the signal arrives, the call returns with the lock, and withdrawn is set.
 type wait struct {
 	flock     unix.Flock_t
 	thread    int
@@ -73,11 +73,11 @@ type wait struct {
 
 var unlock = unix.Flock_t{Type: unix.F_UNLCK}
 
-// withdraw is called at most once, by another goroutine than the one that waits. The runtime sends its
-// own threads SIGURG to preempt goroutines, and expects it at any time.
+// withdraw is called at most once, by a goroutine that is not the one that waits. A SIGURG does no harm at
+// any time: the runtime itself sends it to its threads, to preempt goroutines.
 func (w *wait) withdraw() {
 	w.withdrawn.Store(true)
-	// One word holds type and whence, in an order that depends on the machine.
+	// The first word holds l_type and l_whence, in an order that depends on the machine.
 	atomic.StoreUint32((*uint32)(unsafe.Pointer(&w.flock)), *(*uint32)(unsafe.Pointer(&unlock)))
 	_ = unix.Tgkill(os.Getpid(), w.thread, unix.SIGURG)
 }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package fcntl
+package posix
 
 import (
 	"os"

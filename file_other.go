@@ -5,16 +5,18 @@ package fasteners
 import (
 	"errors"
 	"io/fs"
+	"time"
 
 	"github.com/go-fasteners/fasteners/internal/table"
 )
 
 const idleTimeout = 0
 
-// system has no file locks, so nothing gets past Identify.
-type system struct{ table.System }
+// There are no file locks here. As Identify always fails, the table calls none of the other methods.
 
 func (*system) Identify(string) (table.ID, error) { return table.ID{}, errors.ErrUnsupported }
+
+func (*system) SameFile(string, table.ID) (bool, error) { return false, errors.ErrUnsupported }
 
 func (*system) open(string, table.Mode) (table.File, table.ID, error) {
 	return nil, table.ID{}, errors.ErrUnsupported
@@ -23,5 +25,9 @@ func (*system) open(string, table.Mode) (table.File, table.ID, error) {
 func (*system) create(string, fs.FileMode) (table.File, table.ID, error) {
 	return nil, table.ID{}, errors.ErrUnsupported
 }
+
+func (*system) Watch(table.ID, table.Mode) (<-chan struct{}, func(bool)) { return nil, func(bool) {} }
+
+func (*system) Sleep(d time.Duration) { time.Sleep(d) }
 
 func mayPermitLess(error) bool { return false }

@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package fcntl
+package posix
 
 import (
 	"context"
@@ -14,8 +14,8 @@ const (
 	setlkOFD    = unsupported
 )
 
-// Wait is not possible here: F_SETLKW cannot be canceled, and takes two goroutines of different processes
-// for a deadlock if each waits for a lock of the other's process.
+// Wait is not supported. F_SETLKW cannot be canceled, and it reports false deadlocks (EDEADLK): the kernel
+// sees two processes wait for each other where only some of their goroutines do.
 func (d *Descriptor) Wait(context.Context, int16, Range) error { return errors.ErrUnsupported }
 
 type fileSystem struct{}

@@ -1,4 +1,4 @@
-package fcntl
+package posix
 
 import (
 	"context"

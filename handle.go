@@ -1,0 +1,178 @@
+package fasteners
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-fasteners/fasteners/internal/table"
+)
+
+// locks has all locks of this process.
+var locks = table.New(new(system), idleTimeout)
+
+// A handle is what the two types of lock have in common: a path, options, and access to the locks of this
+// process.
+type handle struct {
+	request table.Request
+	options *options
+	mu      sync.Mutex // protects the holds of the lock
+}
+
+func (h *handle) init(path string, opts []Option) {
+	h.options = &defaults
+	if strings.Contains(path, "\x00") {
+		opts = append(opts[:len(opts):len(opts)], invalid("NUL byte in path"))
+	}
+	if len(opts) > 0 {
+		own := defaults
+		for _, o := range opts {
+			if o != nil {
+				o.apply(&own)
+			}
+		}
+		h.options = &own
+	}
+	h.request = table.Request{Path: path, Options: &h.options.Options}
+}
+
+func (h *handle) path() string { return h.request.Path }
+
+func (h *handle) exists() bool {
+	_, err := os.Stat(h.path())
+	return err == nil
+}
+
+// validate returns an error if nothing can be acquired through h.
+func (h *handle) validate(ctx context.Context) error {
+	switch {
+	case ctx == nil:
+		return fmt.Errorf("nil context: %w", fs.ErrInvalid)
+	case h.path() == "": // as in a lock that was not made by its constructor
+		return fmt.Errorf("empty path: %w", fs.ErrInvalid)
+	}
+	return h.options.invalid
+}
+
+// acquire has a small frame, since it is on the stack of every goroutine that waits.
+func (h *handle) acquire(ctx context.Context, mode table.Mode, to *holds) error {
+	var start time.Time
+	if h.logger() != nil {
+		start = time.Now()
+	}
+	var hold table.Hold
+	err := h.validate(ctx)
+	if err == nil {
+		hold, err = locks.Acquire(ctx, &h.request, mode, false)
+	}
+	if h.logger() != nil {
+		h.logAcquire(mode, start, err)
+	}
+	if err != nil {
+		return h.pathError("acquire", err)
+	}
+	h.add(to, hold)
+	return nil
+}
+
+func (h *handle) tryAcquire(mode table.Mode, to *holds) (bool, error) {
+	var hold table.Hold
+	err := h.validate(context.Background())
+	if err == nil {
+		hold, err = locks.Acquire(context.Background(), &h.request, mode, true)
+	}
+	acquired := err == nil
+	if err == table.ErrBusy {
+		err = nil
+	}
+	if h.logger() != nil {
+		h.log("try to acquire", err, slog.String("mode", mode.String()), slog.Bool("acquired", acquired))
+	}
+	if acquired {
+		h.add(to, hold)
+	}
+	return acquired, h.pathError("acquire", err)
+}
+
+func (h *handle) release(from *holds) error {
+	h.mu.Lock()
+	hold, err := from.take(h.path())
+	h.mu.Unlock()
+	if err == nil {
+		var same bool
+		if same, err = hold.Release(h.path()); !same {
+			err = errors.Join(ErrReplaced, err)
+		}
+	}
+	h.log("release", err)
+	return h.pathError("release", err)
+}
+
+func (h *handle) add(to *holds, hold table.Hold) {
+	h.mu.Lock()
+	*to = append(*to, hold)
+	h.mu.Unlock()
+}
+
+// holds are the holds of one mode that were acquired through one handle, oldest first. There can be
+// several even of exclusive ones, on different files, if the lock file was replaced meanwhile.
+type holds []table.Hold
+
+// take removes a hold and returns it, or ErrNotAcquired. It is not known which of the holders releases the
+// lock, so a hold on a file that path no longer names goes first: as many holds remain on the new file as
+// there may be holders that rely on them.
+func (h *holds) take(path string) (table.Hold, error) {
+	n := len(*h)
+	if n == 0 {
+		return table.Hold{}, ErrNotAcquired
+	}
+	last := (*h)[n-1] // usually all are equal to it
+	i := slices.IndexFunc(*h, func(hold table.Hold) bool { return hold != last && !hold.SameFile(path) })
+	if i < 0 {
+		i = n - 1
+	}
+	hold := (*h)[i]
+	*h = slices.Delete(*h, i, i+1)
+	return hold, nil
+}
+
+// pathError returns err as callers see it, and nil if it is nil.
+//
+//go:noinline
+func (h *handle) pathError(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: h.path(), Err: err}
+}
+
+// logger returns nil if there is none, as in a lock that was not made by its constructor.
+func (h *handle) logger() *slog.Logger {
+	if h.options == nil {
+		return nil
+	}
+	return h.options.logger
+}
+
+//go:noinline
+func (h *handle) logAcquire(mode table.Mode, start time.Time, err error) {
+	h.log("acquire", err, slog.String("mode", mode.String()), slog.Duration("waited", time.Since(start)))
+}
+
+func (h *handle) log(what string, err error, attrs ...slog.Attr) {
+	if h.logger() == nil {
+		return
+	}
+	attrs = append(attrs, slog.String("path", h.path()))
+	if err != nil {
+		attrs = append(attrs, slog.Any("error", err))
+	}
+	h.logger().LogAttrs(context.Background(), slog.LevelDebug, "fasteners: "+what, attrs...)
+}

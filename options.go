@@ -1,0 +1,83 @@
+package fasteners
+
+import (
+	"cmp"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/go-fasteners/fasteners/internal/table"
+)
+
+// An Option changes how a lock behaves. Both types of lock take the same options. A nil Option is ignored.
+type Option interface{ apply(*options) }
+
+type option func(*options)
+
+func (f option) apply(o *options) { f(o) }
+
+type options struct {
+	table.Options
+	logger  *slog.Logger // or nil
+	invalid error        // what is wrong with the options or the path
+}
+
+// defaults are shared by all handles that are made without options: where many goroutines wait, each byte
+// of a handle counts.
+var defaults = options{Options: table.Options{
+	Delay:    10 * time.Millisecond,
+	MaxDelay: 100 * time.Millisecond,
+	Perm:     0o666,
+}}
+
+// invalid returns an option that makes every acquire fail.
+func invalid(why string) Option {
+	return option(func(o *options) { o.invalid = fmt.Errorf("%s: %w", why, fs.ErrInvalid) })
+}
+
+// WithPollInterval sets how often a waiter tries again where the operating system does not do the
+// waiting. The first intervals are shorter than delay; the next one is delay, and each later one is
+// longer by delay, up to maxDelay. Each is shortened at random by up to half. Zero stands for the
+// default, which is 10 ms for delay and 100 ms for maxDelay.
+//
+// On Linux, waiters do not poll on file systems that are known to be local (ext4, XFS, Btrfs, tmpfs,
+// overlay and others, as /proc tells), unless the program waits for more than 256 lock files at once or
+// ignores SIGURG. A program must not begin to ignore SIGURG while it waits: the wait would outlast its
+// context. Waiters poll on network file systems, and on other systems than Linux. On Windows polling is a
+// fallback, for holders that do not use this package, belong to another session, or exit without
+// releasing the lock.
+//
+// A maxDelay below delay counts as delay, and more than a day as a day. If one of them is negative,
+// acquiring the lock fails with [fs.ErrInvalid].
+func WithPollInterval(delay, maxDelay time.Duration) Option {
+	if delay < 0 || maxDelay < 0 {
+		return invalid("negative poll interval")
+	}
+	return option(func(o *options) {
+		const longest = 24 * time.Hour // so that multiples of it do not overflow
+		delay := min(cmp.Or(delay, defaults.Delay), longest)
+		maxDelay := min(cmp.Or(maxDelay, defaults.MaxDelay), longest)
+		o.Delay, o.MaxDelay = delay, max(delay, maxDelay)
+	})
+}
+
+// WithFileMode sets the permissions of a lock file that has to be created, before umask. The default is
+// 0666. The permissions of an existing file are never changed.
+func WithFileMode(perm fs.FileMode) Option {
+	return option(func(o *options) { o.Perm = perm.Perm() })
+}
+
+// WithReaderPreference lets new readers of other processes overtake a writer that acquires this lock and
+// waits for earlier readers, as Python's fasteners does. The writer may starve. Without this option, a
+// writer that waits for readers keeps new ones waiting. It makes no difference to readers, nor within a
+// process.
+func WithReaderPreference() Option {
+	return option(func(o *options) { o.ReaderPreference = true })
+}
+
+// WithLogger makes the lock log every acquire, try, release and downgrade at [slog.LevelDebug], with its
+// outcome, also if it fails. A nil logger, which is the default, logs nothing.
+func WithLogger(logger *slog.Logger) Option {
+	return option(func(o *options) { o.logger = logger })
+}

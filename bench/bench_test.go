@@ -19,6 +19,7 @@ import (
 // The workers of tests are this test binary.
 func TestMain(m *testing.M) {
 	serveIfWorker()
+	serveIfUser()
 	os.Exit(m.Run())
 }
 

@@ -231,6 +231,7 @@ release()
 //	bounded   wait for the lock, with a bound that does not come
 //	give up   wait for the lock, which another process holds, for a moment; then say "gave up"
 //	read      wait for a read lock
+//	exec      the first, and become another program, which runs until its standard input ends
 //	child     the first, and start a process that runs until its standard input, the same, ends
 //	twice     the first, and then let a second goroutine acquire the same lock value and say "held twice"
 //
@@ -331,6 +332,13 @@ func useLock(tl *tool, path, do string) error {
 		}
 	}
 	fmt.Println("held")
+	if do == "exec" {
+		cat, err := exec.LookPath("cat")
+		if err != nil {
+			return err
+		}
+		return syscall.Exec(cat, []string{"cat"}, os.Environ())
+	}
 	second := make(chan error, 1)
 	if do == "twice" {
 		go func() {

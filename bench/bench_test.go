@@ -16,7 +16,7 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
-// The workers of tests are this test binary.
+// Workers, and the processes of the comparison, are this test binary.
 func TestMain(m *testing.M) {
 	serveIfWorker()
 	serveIfUser()
@@ -27,10 +27,10 @@ var tiny = plan{
 	rounds: 2, slice: 30 * time.Millisecond,
 	handoffs: 2, hold: 5 * time.Millisecond,
 	waits: 1, wait: 50 * time.Millisecond,
-	many: [2]int{50, 1000}, settle: 50 * time.Millisecond, serve: patience,
+	many: [2]int{50, 1000}, settle: 50 * time.Millisecond, serve: replyTimeout,
 }
 
-// TestRun takes all measures, of all contenders that are installed, and judges no times.
+// TestRun runs all measures with all contenders that are installed, each for a moment. It does not judge times.
 func TestRun(t *testing.T) {
 	b := newBench(tiny, t.TempDir())
 	for _, a := range b.absent {
@@ -44,7 +44,7 @@ func TestRun(t *testing.T) {
 		r := m.take(b)
 		results[m.name] = r
 		if len(r.targets) == 0 || r.named(oursName).rounds == nil {
-			t.Errorf("%s: nothing to judge this library by", m.name)
+			t.Errorf("%s: no target or no result for this library", m.name)
 		}
 		for _, e := range r.entrants {
 			if e.err != nil {
@@ -60,12 +60,12 @@ func TestRun(t *testing.T) {
 					t.Errorf("%s: %s lost %s of the updates", name, e.name, percent(v))
 				}
 				if median(rate)(e) < 1 {
-					t.Errorf("%s: %s did nothing", name, e.name)
+					t.Errorf("%s: %s acquired nothing", name, e.name)
 				}
 			}
 		}
 	})
-	t.Run("everybody served", func(t *testing.T) {
+	t.Run("all served", func(t *testing.T) {
 		for name, n := range map[string]int{"waiters12k": b.many[0], "waiters100k": b.many[1]} {
 			for _, e := range results[name].entrants {
 				if v := median(served)(e); e.kind != noLock && v != float64(n) {
@@ -85,6 +85,15 @@ func TestRun(t *testing.T) {
 				t.Errorf("the report lacks %q", r.title)
 			}
 		}
+		if strings.Contains(text, "missed") {
+			t.Error("the report has targets")
+		}
+		targets := targetTable(results)
+		for _, m := range measures {
+			if r := results[m.name]; !strings.Contains(targets, "| "+r.title) {
+				t.Errorf("targets.md lacks %q", r.title)
+			}
+		}
 		if len(pictures) != 3 {
 			t.Errorf("%d pictures", len(pictures))
 		}
@@ -99,11 +108,11 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// TestLost makes sure that what does not exclude is found out: a measure that cannot tell
-// would praise the fastest of these.
+// TestLost checks that the measures find out that a lock does not exclude. Otherwise the fastest contender
+// would be one that does nothing.
 func TestLost(t *testing.T) {
-	open := &contender{open: func(string) (fasteners.Locker, error) { return door{}, nil }}
-	w := &worker{contender: open, handle: door{}, path: t.TempDir() + "/lock"}
+	open := &contender{open: func(string) (fasteners.Locker, error) { return noExclusion{}, nil }}
+	w := &worker{contender: open, handle: noExclusion{}, path: t.TempDir() + "/lock"}
 	for name, compete := range map[string]func() (pairs, counted int64){
 		"goroutines": func() (int64, int64) {
 			r := w.goroutines(request{N: 8, Shared: true, Seconds: 0.05})
@@ -132,13 +141,13 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// door keeps nobody out.
-type door struct{}
+// A noExclusion is a lock that does not exclude anything.
+type noExclusion struct{}
 
-func (door) Acquire(context.Context) error { return nil }
-func (door) Release() error                { return nil }
+func (noExclusion) Acquire(context.Context) error { return nil }
+func (noExclusion) Release() error                { return nil }
 
-// TestAbsent makes sure that a run without the libraries for Python says so.
+// TestAbsent checks that a report names the Python libraries that are not installed.
 func TestAbsent(t *testing.T) {
 	defer func(p string) { python = p }(python)
 	python = "/nonexistent/python3"
@@ -151,12 +160,12 @@ func TestAbsent(t *testing.T) {
 	}
 }
 
-// TestCrash makes sure that the end of a process is a result, with its cause.
+// TestCrash checks that a process that crashes is a result, with its cause.
 func TestCrash(t *testing.T) {
 	b := newBench(tiny, t.TempDir())
 	b.contenders = []*contender{{name: "nobody"}}
-	r := b.newResult(anyLock, 1)
-	defer r.leave()
+	r := b.newResult(isFastFileLock, 1)
+	defer r.stop()
 	interleave(r.entrants, 2, requests(request{Do: "pairs"}))
 	r.column("time", median(perPair), duration)
 	var text strings.Builder
@@ -166,8 +175,8 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// TestTargets has rounds of this library and another one, of which the medians are 11 and
-// 20 ns.
+// TestTargets compares rounds of this library, with a median of 11 ns, with those of another one, with a
+// median of 20 ns.
 func TestTargets(t *testing.T) {
 	rounds := func(nanos ...int64) (rs [][]reply) {
 		for _, n := range nanos {
@@ -184,7 +193,7 @@ func TestTargets(t *testing.T) {
 	r.compare("", latency, "≥", 0.56, them, duration)
 	r.compare("", latency, "≤", 1.5, failed, duration)
 	r.require("", latency, "≤", 11, duration)
-	r.require("", latency, "≤", 10.9999, exactly)
+	r.require("", latency, "≤", 10.9999, fourDecimals)
 	for i, want := range []target{
 		{"", "11.0 ns, 0.55 ×", "≤ 0.55 × them (20.0 ns)", true},
 		{"", "11.0 ns, 0.55 ×", "≤ 0.54 × them (20.0 ns)", false},
@@ -210,7 +219,7 @@ func TestValues(t *testing.T) {
 		{leastShare(round), 0.5},
 		{longestWait(round), 9},
 		{lost(round), 0.01},
-		{only(1, load)(round), 0.25},
+		{ofReply(1, load)(round), 0.25},
 		{quantile([]float64{3, 1, 2}, 0.5), 2},
 		{quantile([]float64{1, 2}, 0.75), 1.75},
 		{quantile([]float64{1, 2}, 1), 2},
@@ -235,7 +244,7 @@ func TestFormat(t *testing.T) {
 		{percent(0), "0 %"},
 		{percent(0.00001), "< 0.01 %"},
 		{percent(0.0123), "1.23 %"},
-		{exactly(2.0003), "2.0003"},
+		{fourDecimals(2.0003), "2.0003"},
 		{plural(1, "goroutine"), "1 goroutine"},
 		{plural(12_000, "goroutine"), "12,000 goroutines"},
 	} {

@@ -22,14 +22,14 @@ import (
 type contender struct {
 	name   string
 	kind   kind
-	module string // it is in, for its version
-	// open returns a handle, which has a Close method if it has something to close.
-	// That of a library for Python is in worker.py.
+	module string // Go module or Python package, for its version
+	// open returns a handle, with a Close method if there is something to close. It is nil for a Python
+	// library: see worker.py.
 	open func(path string) (fasteners.Locker, error)
 
-	cancellable bool // a wait can be ended; elsewhere Acquire ignores its context
+	cancelable  bool // a wait can be canceled; otherwise Acquire ignores its context
 	guards      bool // goroutines that share a handle exclude each other
-	handoffOnly bool // polls too seldom to tell anything else
+	handoffOnly bool // polls so rarely that only the hand-off is worth measuring
 }
 
 type kind int
@@ -38,11 +38,11 @@ const (
 	goLibrary kind = iota
 	pythonLibrary
 	systemCall
-	goroutinesOnly // excludes no processes, which shows what the turns of goroutines cost
-	noLock         // only waits, which shows what the runtime costs
+	goroutinesOnly // excludes goroutines but not processes: a lower bound for what goroutines cost
+	noLock         // only waits: a lower bound for what the runtime costs
 )
 
-// Those that are referred to.
+// Names of contenders that others are compared with.
 const (
 	oursName         = "fasteners"
 	gofrsLockName    = "gofrs/flock Lock"
@@ -56,39 +56,39 @@ const (
 )
 
 var contenders = []*contender{
-	{name: oursName, open: openOurs, cancellable: true, guards: true},
-	{name: backgroundName, open: openUncancellable, guards: true},
+	{name: oursName, open: openFasteners, cancelable: true, guards: true},
+	{name: backgroundName, open: openUncancelable, guards: true},
 	{name: gofrsLockName, module: "github.com/gofrs/flock", open: openGofrs},
-	{name: gofrsPollName, module: "github.com/gofrs/flock", open: openGofrs10, cancellable: true},
-	{name: "gofrs/flock TryLockContext 678 ms", module: "github.com/gofrs/flock", open: openGofrs678, cancellable: true, handoffOnly: true},
+	{name: gofrsPollName, module: "github.com/gofrs/flock", open: openGofrs10, cancelable: true},
+	{name: "gofrs/flock TryLockContext 678 ms", module: "github.com/gofrs/flock", open: openGofrs678, cancelable: true, handoffOnly: true},
 	{name: lockedfileName, module: "github.com/rogpeppe/go-internal", open: openLockedfile, guards: true},
 	{name: "go-filemutex", module: "github.com/alexflint/go-filemutex", open: openFilemutex},
-	{name: jujuName, module: "github.com/juju/mutex/v2", open: openJuju, cancellable: true, guards: true},
+	{name: jujuName, module: "github.com/juju/mutex/v2", open: openJuju, cancelable: true, guards: true},
 	{name: blockingCallName, kind: systemCall, open: openDescriptor},
 	{name: checkedName, kind: systemCall, open: openChecked},
 	{name: "F_OFD_SETLKW, open and close", kind: systemCall, open: openEachTime},
-	{name: "Go channel, path checked once", kind: goroutinesOnly, open: openTurns, cancellable: true, guards: true},
-	{name: "Python fasteners", kind: pythonLibrary, module: "fasteners", cancellable: true},
-	{name: "Python filelock", kind: pythonLibrary, module: "filelock", cancellable: true},
-	{name: "Python portalocker", kind: pythonLibrary, module: "portalocker", cancellable: true},
-	{name: sleepName, kind: noLock, open: openSleep, cancellable: true},
+	{name: "Go channel, path checked once", kind: goroutinesOnly, open: openChannel, cancelable: true, guards: true},
+	{name: "Python fasteners", kind: pythonLibrary, module: "fasteners", cancelable: true},
+	{name: "Python filelock", kind: pythonLibrary, module: "filelock", cancelable: true},
+	{name: "Python portalocker", kind: pythonLibrary, module: "portalocker", cancelable: true},
+	{name: sleepName, kind: noLock, open: openSleep, cancelable: true},
 }
 
-// Handles are pointers or as small as one, so that to make them an interface allocates
-// nothing, which would be counted as theirs.
+// Handles are pointers, or no larger than one, so that converting them to an interface does not allocate:
+// the benchmark would count that allocation.
 
-func openOurs(path string) (fasteners.Locker, error) {
+func openFasteners(path string) (fasteners.Locker, error) {
 	return fasteners.NewInterProcessLock(path), nil
 }
 
-// uncancellable is this library with a context that is never done.
-type uncancellable struct{ *fasteners.InterProcessLock }
+// An uncancelable lock is one of this library, with a context that is never done.
+type uncancelable struct{ *fasteners.InterProcessLock }
 
-func openUncancellable(path string) (fasteners.Locker, error) {
-	return uncancellable{fasteners.NewInterProcessLock(path)}, nil
+func openUncancelable(path string) (fasteners.Locker, error) {
+	return uncancelable{fasteners.NewInterProcessLock(path)}, nil
 }
 
-func (l uncancellable) Acquire(context.Context) error {
+func (l uncancelable) Acquire(context.Context) error {
 	return l.InterProcessLock.Acquire(context.Background())
 }
 
@@ -111,7 +111,7 @@ type gofrs10 struct{ gofrs }
 func openGofrs10(path string) (fasteners.Locker, error) { return gofrs10{gofrs{flock.New(path)}}, nil }
 func (l gofrs10) Acquire(ctx context.Context) error     { return l.poll(ctx, 10*time.Millisecond) }
 
-// gofrs678 has the delay of its README's example.
+// A gofrs678 polls at the interval in the example of the package.
 type gofrs678 struct{ gofrs }
 
 func openGofrs678(path string) (fasteners.Locker, error) {
@@ -121,7 +121,7 @@ func (l gofrs678) Acquire(ctx context.Context) error { return l.poll(ctx, 678*ti
 
 type lockedFile struct {
 	lockedfile.Mutex
-	unlock func() // of the holder
+	unlock func() // set by the holder
 }
 
 func openLockedfile(path string) (fasteners.Locker, error) {
@@ -148,7 +148,7 @@ func openFilemutex(path string) (fasteners.Locker, error) {
 func (l fileMutex) Acquire(context.Context) error { return l.Lock() }
 func (l fileMutex) Release() error                { return l.Unlock() }
 
-// juju locks a file of that name in $TMPDIR, which start sets to the directory of path.
+// A juju locks the file juju-NAME in $TMPDIR, which start sets to the directory of path.
 type juju struct {
 	name   string
 	holder mutex.Releaser
@@ -171,7 +171,7 @@ type systemClock struct{}
 func (systemClock) Now() time.Time                         { return time.Now() }
 func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
 
-// descriptor is the lock of an open file description: what does more takes longer.
+// A descriptor is a lock of an open file description, the least that a lock between processes can do.
 type descriptor int
 
 func openDescriptor(path string) (fasteners.Locker, error) {
@@ -194,8 +194,8 @@ func (fd descriptor) Release() error {
 
 func (fd descriptor) Close() error { return unix.Close(int(fd)) }
 
-// checked looks whether the path still names the file when it has the lock and when it is about to
-// release it, as this library has to: nothing that does can be faster.
+// A checked lock verifies that the path still names the file, after it has locked the file and before it
+// unlocks it. This library has to do both, so it cannot be faster.
 type checked struct {
 	descriptor
 	path string
@@ -230,36 +230,36 @@ func (l *checked) check() error {
 	return err
 }
 
-// turns has no lock. Goroutines take turns by a channel, in order of arrival, and look at the path
-// once in each, as the file may be replaced in any.
-type turns struct{ *checked }
+// A channelLock does not lock the file. It excludes goroutines by a channel, in order of arrival, and
+// verifies the path once for each of them.
+type channelLock struct{ *checked }
 
-var place = make(chan struct{}, 1)
+var semaphore = make(chan struct{}, 1)
 
-func openTurns(path string) (fasteners.Locker, error) {
+func openChannel(path string) (fasteners.Locker, error) {
 	l, err := openChecked(path)
 	if err != nil {
 		return nil, err
 	}
-	return turns{l.(*checked)}, nil
+	return channelLock{l.(*checked)}, nil
 }
 
-func (l turns) Acquire(ctx context.Context) error {
+func (l channelLock) Acquire(ctx context.Context) error {
 	select {
-	case place <- struct{}{}:
+	case semaphore <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (l turns) Release() error {
+func (l channelLock) Release() error {
 	err := l.check()
-	<-place
+	<-semaphore
 	return err
 }
 
-// eachTime is a descriptor that is open only while the lock is wanted or held.
+// An eachTime opens the file to lock it, and closes it to release it.
 type eachTime struct {
 	path string
 	held fasteners.Locker
@@ -280,7 +280,7 @@ func (l *eachTime) Release() error {
 	return errors.Join(l.held.Release(), closeHandle(l.held))
 }
 
-// sleep never gets anything.
+// A sleep never acquires anything.
 type sleep struct{}
 
 func openSleep(string) (fasteners.Locker, error) { return sleep{}, nil }

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Bench measures fasteners beside other ways to lock a file between processes: libraries
-// for Go and Python, and the bare system calls. See README.md.
+// Bench compares the speed of fasteners with that of other cross-process locks: libraries for Go and
+// Python, and bare system calls. See README.md.
 package main
 
 import (
@@ -23,9 +23,9 @@ func main() {
 }
 
 func run() error {
-	short := flag.Bool("quick", false, "measure for a short time, for a first look")
-	only := flag.String("only", "", "take only the measures whose names match `regexp`")
-	out := flag.String("o", "results", "`directory` for report.md and the pictures")
+	short := flag.Bool("quick", false, "take three minutes instead of a quarter of an hour, for a first impression")
+	only := flag.String("only", "", "run only the measures whose names match `regexp`")
+	out := flag.String("o", "results", "`directory` for report.md, targets.md and the charts")
 	dir := flag.String("dir", os.TempDir(), "`directory` for the lock files")
 	flag.Parse()
 	plan := full
@@ -52,7 +52,7 @@ func run() error {
 		}
 	}
 
-	// From here on, an error is no reason to lose what has been measured.
+	// An error from here on must not lose the results.
 	pictures, err := drawAll(b, results)
 	text := report(b, results, pictures)
 	fmt.Print(text)
@@ -61,6 +61,7 @@ func run() error {
 	}
 	err = errors.Join(err, os.MkdirAll(*out, 0o777))
 	write("report.md", []byte(text))
+	write("targets.md", []byte(targetTable(results)))
 	for _, p := range pictures {
 		write(p.file, p.svg)
 	}

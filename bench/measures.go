@@ -13,7 +13,7 @@ import (
 	"sync"
 )
 
-// measures are all that is measured, in the order of the report.
+// measures are in the order of the report.
 var measures = []struct {
 	name string
 	take func(*bench) *result
@@ -29,34 +29,34 @@ var measures = []struct {
 	{"allocs", allocations},
 }
 
-// Who can take part in a measure.
-func aLock(c *contender) bool         { return c.kind != noLock && c.kind != goroutinesOnly }
-func anyLock(c *contender) bool       { return aLock(c) && !c.handoffOnly }
-func goLock(c *contender) bool        { return anyLock(c) && c.kind != pythonLibrary }
-func goLibraryLock(c *contender) bool { return anyLock(c) && c.kind == goLibrary }
+// Which contenders take part in a measure.
+func isFileLock(c *contender) bool     { return c.kind != noLock && c.kind != goroutinesOnly }
+func isFastFileLock(c *contender) bool { return isFileLock(c) && !c.handoffOnly }
+func isGoLock(c *contender) bool       { return isFastFileLock(c) && c.kind != pythonLibrary }
+func isGoLibrary(c *contender) bool    { return isFastFileLock(c) && c.kind == goLibrary }
 
-// uncontended is acquire and release when nobody else wants the lock.
+// uncontended measures acquire and release without contention.
 func uncontended(b *bench) *result {
-	r := b.newResult(anyLock, 1)
-	defer r.leave()
+	r := b.newResult(isFastFileLock, 1)
+	defer r.stop()
 	s := b.slice.Seconds()
 	interleave(r.entrants, b.rounds, requests(request{Do: "pairs", Seconds: s}, request{Do: "pairs", Seconds: s, Fresh: true}))
 
-	r.title = "Acquire and release, nobody else wants the lock"
+	r.title = "Acquire and release without contention"
 	for i, how := range handles {
-		time := median(only(i, perPair))
+		time := median(ofReply(i, perPair))
 		gofrs := r.bestGofrs(time, math.Min)
 		r.column(how, time, duration)
 		r.ratioColumn(time, gofrs)
-		r.column("its CPU time", median(only(i, cpuPerPair)), duration)
+		r.column("CPU time", median(ofReply(i, cpuPerPair)), duration)
 		r.compare(how, time, "≤", []float64{0.55, 1.15}[i], gofrs, duration)
 	}
 	return r
 }
 
-// ownHandles is eight goroutines that compete through handles of their own.
+// ownHandles measures eight goroutines that compete, each through a handle of its own.
 func ownHandles(b *bench) *result {
-	r := b.goroutines(func(c *contender) bool { return goLock(c) || c.kind == goroutinesOnly }, false)
+	r := b.goroutines(func(c *contender) bool { return isGoLock(c) || c.kind == goroutinesOnly }, false)
 	r.title = "8 goroutines of one process, a handle each"
 	gofrs := r.bestGofrs(median(rate), math.Max)
 	r.rateColumns(gofrs)
@@ -64,11 +64,11 @@ func ownHandles(b *bench) *result {
 	return r
 }
 
-// sharedHandle is the same with one handle for all.
+// sharedHandle measures eight goroutines that compete through one handle.
 func sharedHandle(b *bench) *result {
-	r := b.goroutines(func(c *contender) bool { return goLibraryLock(c) || c.kind == goroutinesOnly }, true)
+	r := b.goroutines(func(c *contender) bool { return isGoLibrary(c) || c.kind == goroutinesOnly }, true)
 	r.title = "8 goroutines of one process, one handle for all"
-	r.text = "Who loses updates does not exclude goroutines that share a handle: how fast that is means nothing."
+	r.text = "A contender that loses updates does not exclude goroutines that share a handle. Its speed means nothing."
 	lockedfile := r.named(lockedfileName)
 	r.rateColumns(lockedfile)
 	r.compare("", median(rate), "≥", 2.5, lockedfile, perSecond)
@@ -76,30 +76,30 @@ func sharedHandle(b *bench) *result {
 	return r
 }
 
-func (b *bench) goroutines(takes func(*contender) bool, shared bool) *result {
-	r := b.newResult(takes, 1)
-	defer r.leave()
+func (b *bench) goroutines(eligible func(*contender) bool, shared bool) *result {
+	r := b.newResult(eligible, 1)
+	defer r.stop()
 	interleave(r.entrants, b.rounds, requests(request{Do: "goroutines", N: 8, Shared: shared, Seconds: b.slice.Seconds()}))
 	return r
 }
 
 func (r *result) rateColumns(to *entrant) {
-	r.column("pairs a second", median(rate), perSecond)
+	r.column("pairs per second", median(rate), perSecond)
 	r.ratioColumn(median(rate), to)
-	r.column("CPU time of a pair", median(cpuPerPair), duration)
+	r.column("CPU time per pair", median(cpuPerPair), duration)
 	r.column("updates lost", worst(lost), percent)
 }
 
-// processes is four processes that compete.
+// processes measures four processes that compete.
 func processes(b *bench) *result {
-	r := b.newResult(anyLock, 4)
-	defer r.leave()
+	r := b.newResult(isFastFileLock, 4)
+	defer r.stop()
 	interleave(r.entrants, b.rounds, func(e *entrant) ([]reply, error) {
 		counter := e.path + ".count"
 		if err := os.WriteFile(counter, make([]byte, 8), 0o666); err != nil {
 			return nil, err
 		}
-		round, err := e.together(request{Do: "count", Seconds: 2 * b.slice.Seconds()})
+		round, err := e.callAll(request{Do: "count", Seconds: 2 * b.slice.Seconds()})
 		if err != nil {
 			return nil, err
 		}
@@ -112,7 +112,7 @@ func processes(b *bench) *result {
 	})
 
 	r.title = "4 processes add to one counter"
-	r.text = "Each round has a process that got the least of what was its share, a quarter, and a longest wait: here are the medians of these."
+	r.text = "The share is that of the process that acquired the lock least often, relative to a quarter. The share and the longest wait are medians over the rounds."
 	polls, blocks := r.named(gofrsPollName), r.named(gofrsLockName)
 	r.rateColumns(polls)
 	r.column("share of the slowest", median(leastShare), percent)
@@ -124,29 +124,29 @@ func processes(b *bench) *result {
 	return r
 }
 
-// handoff is from just before a process releases the lock until another one, which has
-// waited for it all the time, has it.
+// handoff measures the time from just before a process releases the lock until another one, which has been
+// waiting, has acquired it.
 func handoff(b *bench) *result {
-	r := b.newResult(aLock, 2)
-	defer r.leave()
+	r := b.newResult(isFileLock, 2)
+	defer r.stop()
 	handOff := func(e *entrant) ([]reply, error) {
 		holder, waiter := e.processes[0], e.processes[1]
 		holder.call(request{Do: "acquire"})
 		waiter.send(request{Do: "acquire"})
-		// Who polls, does so at fixed times: holds of one length would always end at
-		// the same time before the next try.
+		// A waiter that polls does so at fixed times. If all holds took the same time, they would all end
+		// at the same distance from its next try.
 		released := holder.call(request{Do: "release", Settle: b.hold.Seconds() * (1 + rand.Float64()/4)}).At
-		acquired := waiter.receive(patience).At
+		acquired := waiter.receive(replyTimeout).At
 		waiter.call(request{Do: "release"})
 		if err := e.failure(); err != nil {
 			return nil, err
 		}
 		if acquired < released {
-			return nil, errors.New("acquired while another process had it")
+			return nil, errors.New("acquired while another process held the lock")
 		}
 		return []reply{{Nanos: acquired - released}}, nil
 	}
-	// Those that poll seldom take long, and a few of their hand-offs tell enough.
+	// Hand-offs take long with contenders that poll rarely, so there are fewer of them.
 	var often, seldom []*entrant
 	for _, e := range r.entrants {
 		if e.handoffOnly || e.kind == pythonLibrary {
@@ -160,8 +160,8 @@ func handoff(b *bench) *result {
 		interleave(seldom, 1, handOff)
 	}
 
-	r.title = fmt.Sprintf("Hand-off between two processes after a hold of %s", length(b.hold))
-	r.text = "From just before the call that releases the lock until the other process has it."
+	r.title = fmt.Sprintf("Hand-off between two processes after a hold of %s", plainDuration(b.hold))
+	r.text = "From just before the call that releases the lock until the other process has acquired it."
 	call := r.named(blockingCallName)
 	r.column("median", median(nanos), duration)
 	r.ratioColumn(median(nanos), call)
@@ -169,47 +169,48 @@ func handoff(b *bench) *result {
 	r.column("p90", atQuantile(0.9, nanos), duration)
 	r.column("p99", p99, duration)
 	r.ratioColumn(p99, call)
-	r.column("hand-offs", func(e *entrant) float64 { return float64(len(each(e, nanos))) }, number)
+	r.column("hand-offs", func(e *entrant) float64 { return float64(len(perRound(e, nanos))) }, number)
 	r.compare("median", median(nanos), "≤", 1.1, r.named(backgroundName), duration)
 	r.compare("median", median(nanos), "≤", 1.15, r.named(checkedName), duration)
 	r.compare("p99", p99, "≤", 3, call, duration)
 	return r
 }
 
-// cpuOfWaiting is what a process takes to wait for a lock that does not come.
+// cpuOfWaiting measures the CPU time of a process that waits for a lock that is not released.
 func cpuOfWaiting(b *bench) *result {
-	r := b.newResult(func(c *contender) bool { return c.cancellable && !c.handoffOnly && c.kind != goroutinesOnly }, 0)
+	r := b.newResult(func(c *contender) bool { return c.cancelable && !c.handoffOnly && c.kind != goroutinesOnly }, 0)
 	interleave(r.entrants, b.waits, func(e *entrant) ([]reply, error) {
-		// At the same time: it takes long, and they do little.
-		rounds, errs := make([][]reply, len(few)), make([]error, len(few))
+		// All counts at the same time, because that takes long and uses little CPU time.
+		rounds, errs := make([][]reply, len(waiterCounts)), make([]error, len(waiterCounts))
 		var all sync.WaitGroup
-		for i, n := range few {
+		for i, n := range waiterCounts {
 			all.Go(func() {
-				rounds[i], errs[i] = b.letWait(e.contender, request{N: n, Seconds: b.wait.Seconds()}, false)
+				rounds[i], errs[i] = b.measureWait(e.contender, request{N: n, Seconds: b.wait.Seconds()}, false)
 			})
 		}
 		all.Wait()
 		return slices.Concat(rounds...), errors.Join(errs...)
 	})
 
-	r.title = fmt.Sprintf("CPU time of a process that waits for %s", length(b.wait))
-	r.text = "User and system time, from before the first goroutine (or thread) asks for the lock, each with a deadline and a handle of its own."
-	for i, n := range few {
+	r.title = fmt.Sprintf("CPU time of a process that waits for %s", plainDuration(b.wait))
+	r.text = "User and system time, the start of the goroutines (or threads) included. Each waits with a deadline, through a handle of its own."
+	for i, n := range waiterCounts {
 		what := plural(n, "goroutine")
-		time := median(only(i, cpuTime))
+		time := median(ofReply(i, cpuTime))
 		r.column(what, time, duration)
 		r.require(what, time, "≤", []float64{3e6, 3e6}[i], duration)
 	}
 	return r
 }
 
-var few = []int{1, 100}
+var waiterCounts = []int{1, 100}
 
-// letWait lets goroutines of a new process wait, as r says, for a lock that another process
-// holds. If they are to be served, there is a second reply, to that.
-func (b *bench) letWait(c *contender, r request, serve bool) ([]reply, error) {
-	e := b.enter(c, 2)
-	defer e.leave()
+// measureWait measures goroutines of a new process that wait, as r says, for a lock that another process
+// holds. If serve is set, the holder then releases the lock, and a second reply says how long it took until
+// all goroutines had acquired it.
+func (b *bench) measureWait(c *contender, r request, serve bool) ([]reply, error) {
+	e := b.startEntrant(c, 2)
+	defer e.stop()
 	if e.err != nil {
 		return nil, e.err
 	}
@@ -230,64 +231,63 @@ func (b *bench) letWait(c *contender, r request, serve bool) ([]reply, error) {
 	return round, e.failure()
 }
 
-// manyWaiters is how goroutines of one process wait, and then have the lock one after the
-// other.
-func manyWaiters(b *bench, n int, takes func(*contender) bool) *result {
-	r := b.newResult(takes, 0)
+// manyWaiters measures n goroutines of one process that wait, and then acquire the lock one after another.
+func manyWaiters(b *bench, n int, eligible func(*contender) bool) *result {
+	r := b.newResult(eligible, 0)
 	interleave(r.entrants, b.waits, func(e *entrant) ([]reply, error) {
-		return b.letWait(e.contender, request{N: n, Settle: b.settle.Seconds(), Seconds: b.settle.Seconds()}, true)
+		return b.measureWait(e.contender, request{N: n, Settle: b.settle.Seconds(), Seconds: b.settle.Seconds()}, true)
 	})
 	r.title = plural(n, "goroutine") + " of one process wait, a handle each"
-	r.text = "Threads, CPU and resident memory of the process while they wait; added is what it did not have before." +
-		" Then the lock is released, and each of them gets it and releases it."
-	r.column("threads", median(only(0, threads)), number)
-	r.column("CPU", median(only(0, load)), percent)
-	r.column("memory", median(only(0, memory)), megabytes)
-	r.column("added", median(only(0, added)), megabytes)
-	r.column("got the lock", median(served), number)
-	r.column("in", median(servedIn), duration)
+	r.text = "Threads, CPU and resident memory of the process while the goroutines wait; added is the memory that it did not use before." +
+		" Then the holder releases the lock, and each goroutine acquires and releases it."
+	r.column("threads", median(ofReply(0, threads)), number)
+	r.column("CPU", median(ofReply(0, load)), percent)
+	r.column("memory", median(ofReply(0, memory)), megabytes)
+	r.column("added", median(ofReply(0, added)), megabytes)
+	r.column("acquired the lock", median(served), number)
+	r.column("within", median(servedIn), duration)
 	return r
 }
 
-// waiters12k are more than the 10,000 threads that the Go runtime allows.
+// waiters12k has more waiters than the 10,000 threads that the Go runtime allows.
 func waiters12k(b *bench) *result {
-	r := manyWaiters(b, b.many[0], func(c *contender) bool { return goLock(c) || c.kind == noLock })
-	r.require("threads", median(only(0, threads)), "≤", 16, number)
-	r.require("CPU", median(only(0, load)), "≤", 0.02, percent)
-	r.require("memory added", median(only(0, added)), "≤", 40e6, megabytes)
-	r.require("all get the lock in", median(servedIn), "≤", 300e6, duration)
+	r := manyWaiters(b, b.many[0], func(c *contender) bool { return isGoLock(c) || c.kind == noLock })
+	r.require("threads", median(ofReply(0, threads)), "≤", 16, number)
+	r.require("CPU", median(ofReply(0, load)), "≤", 0.02, percent)
+	r.require("memory added", median(ofReply(0, added)), "≤", 40e6, megabytes)
+	r.require("all have acquired the lock within", median(servedIn), "≤", 300e6, duration)
 	return r
 }
 
-// waiters100k is for those where a waiter neither needs a thread nor polls.
+// waiters100k is for contenders whose waiters neither need a thread each nor poll.
 func waiters100k(b *bench) *result {
 	r := manyWaiters(b, b.many[1], func(c *contender) bool {
 		return c.name == oursName || c.name == jujuName || c.kind == noLock
 	})
-	r.require("got the lock", median(served), "≥", float64(b.many[1]), number)
+	r.require("acquired the lock", median(served), "≥", float64(b.many[1]), number)
 	return r
 }
 
-// allocations are counted per acquire and release.
+// allocations measures allocations per acquire and release.
 func allocations(b *bench) *result {
-	r := b.newResult(goLock, 1)
-	defer r.leave()
+	r := b.newResult(isGoLock, 1)
+	defer r.stop()
 	interleave(r.entrants, b.waits, requests(request{Do: "allocs", N: 5000}, request{Do: "allocs", N: 5000, Fresh: true}))
 	r.title = "Allocations per acquire and release"
 	for i, how := range handles {
-		n := median(only(i, allocs))
-		r.column(how, n, exactly)
-		r.require(how, n, "≤", []float64{2, 5}[i], exactly)
+		n := median(ofReply(i, allocs))
+		r.column(how, n, fourDecimals)
+		r.require(how, n, "≤", []float64{2, 5}[i], fourDecimals)
 	}
 	return r
 }
 
 var handles = []string{"one handle", "new handle each time"}
 
-// What the replies of a round amount to.
+// The following functions summarize the replies of a round.
 
-// only is f of one of them.
-func only(i int, f func([]reply) float64) func([]reply) float64 {
+// ofReply returns a function that applies f to the reply with that index.
+func ofReply(i int, f func([]reply) float64) func([]reply) float64 {
 	return func(round []reply) float64 { return f(round[i : i+1]) }
 }
 
@@ -337,7 +337,7 @@ func memory(round []reply) float64     { return float64(round[0].Memory) }
 func added(round []reply) float64      { return float64(round[0].Memory - round[0].Idle) }
 func load(round []reply) float64       { return cpuTime(round) / nanos(round) }
 
-// served and servedIn are of the second reply of letWait, if there is one.
+// served and servedIn are about the second reply of measureWait, if there is one.
 
 func served(round []reply) float64 {
 	if len(round) < 2 {

@@ -5,5 +5,5 @@ package main
 import "log"
 
 func main() {
-	log.Fatal("bench needs Linux: for its locks of open file descriptions, and its /proc")
+	log.Fatal("bench needs Linux: it uses open file description locks and /proc")
 }

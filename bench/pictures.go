@@ -15,7 +15,7 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// A picture has a row for each contender, in the order of the tables.
+// A picture is a finished chart, with a row for each contender in the order of the tables.
 type picture struct {
 	file, title string
 	svg         []byte
@@ -27,7 +27,8 @@ type chart struct {
 	row map[string]float64 // of a contender, from the bottom
 }
 
-const fontFamily = "Liberation Sans" // is where gonum takes the width of letters from
+// fontFamily is the font whose metrics gonum uses.
+const fontFamily = "Liberation Sans"
 
 var (
 	red    = color.RGBA{0xd6, 0x27, 0x28, 0xff}
@@ -36,13 +37,13 @@ var (
 	blues  = []color.RGBA{{0x9e, 0xca, 0xe1, 0xff}, {0x42, 0x92, 0xc6, 0xff}, {0x08, 0x51, 0x9c, 0xff}, {0x05, 0x1c, 0x44, 0xff}}
 )
 
-// drawAll draws the pictures for which everything has been measured.
+// drawAll draws the charts for which all results are there.
 func drawAll(b *bench, results map[string]*result) ([]picture, error) {
 	var pictures []picture
 	for _, p := range []struct {
 		file string
 		draw func(*bench, map[string]*result) (*chart, error)
-	}{{"handoff.svg", latencies}, {"waiting.svg", costs}, {"throughput.svg", rates}} {
+	}{{"handoff.svg", drawHandoffs}, {"waiting.svg", drawWaiting}, {"throughput.svg", drawThroughput}} {
 		c, err := p.draw(b, results)
 		if err != nil {
 			return pictures, err
@@ -59,15 +60,15 @@ func drawAll(b *bench, results map[string]*result) ([]picture, error) {
 	return pictures, nil
 }
 
-// latencies draws a box with the middle half of the hand-offs, which the median divides.
-func latencies(b *bench, results map[string]*result) (*chart, error) {
+// drawHandoffs draws a box plot of the hand-offs of each contender.
+func drawHandoffs(b *bench, results map[string]*result) (*chart, error) {
 	r := results["handoff"]
 	if r == nil {
 		return nil, nil
 	}
-	c := newChart("Latency of the hand-off after a hold of "+length(b.hold), r.entrants)
+	c := newChart("Latency of the hand-off after a hold of "+plainDuration(b.hold), r.entrants)
 	for _, e := range r.entrants {
-		v := each(e, nanos)
+		v := perRound(e, nanos)
 		if len(v) == 0 {
 			continue
 		}
@@ -85,8 +86,8 @@ func latencies(b *bench, results map[string]*result) (*chart, error) {
 	return c, nil
 }
 
-// costs draws a dot for each number of goroutines that wait.
-func costs(b *bench, results map[string]*result) (*chart, error) {
+// drawWaiting draws a dot for each number of waiting goroutines.
+func drawWaiting(b *bench, results map[string]*result) (*chart, error) {
 	r, many, more := results["cpu"], results["waiters12k"], results["waiters100k"]
 	if r == nil || many == nil || more == nil {
 		return nil, nil
@@ -95,11 +96,11 @@ func costs(b *bench, results map[string]*result) (*chart, error) {
 	for i, dots := range []struct {
 		goroutines int
 		*result
-		reply int // of a round
-	}{{few[0], r, 0}, {few[1], r, 1}, {b.many[0], many, 0}, {b.many[1], more, 0}} {
+		reply int // index in a round
+	}{{waiterCounts[0], r, 0}, {waiterCounts[1], r, 1}, {b.many[0], many, 0}, {b.many[1], more, 0}} {
 		var xys plotter.XYs
 		for name, row := range c.row {
-			if v := median(only(dots.reply, load))(dots.named(name)) * 1e9; !math.IsNaN(v) {
+			if v := median(ofReply(dots.reply, load))(dots.named(name)) * 1e9; !math.IsNaN(v) {
 				xys = append(xys, plotter.XY{X: max(v, 1), Y: row + 0.3 - 0.2*float64(i)})
 			}
 		}
@@ -111,13 +112,13 @@ func costs(b *bench, results map[string]*result) (*chart, error) {
 		c.Add(scatter)
 		c.Legend.Add(plural(dots.goroutines, "goroutine"), scatter)
 	}
-	c.X.Max *= 5 // is room for the legend
+	c.X.Max *= 5 // room for the legend
 	c.logarithmic()
 	return c, nil
 }
 
-// rates draws a bar for each of two measures.
-func rates(_ *bench, results map[string]*result) (*chart, error) {
+// drawThroughput draws a bar for goroutines and one for processes.
+func drawThroughput(_ *bench, results map[string]*result) (*chart, error) {
 	goroutines, processes := results["goroutines"], results["processes"]
 	if goroutines == nil || processes == nil {
 		return nil, nil
@@ -163,18 +164,18 @@ func newChart(title string, es []*entrant) *chart {
 	return c
 }
 
-// logarithmic lets the x axis begin and end with a power of ten.
+// logarithmic makes the x axis logarithmic, from one power of ten to another.
 func (c *chart) logarithmic() {
 	c.X.Min = math.Pow(10, math.Floor(math.Log10(c.X.Min)))
 	c.X.Max = math.Pow(10, math.Ceil(math.Log10(c.X.Max)))
 	c.X.Scale, c.X.Tick.Marker = plot.LogScale{}, plot.TickerFunc(decades)
 }
 
-// decades has a mark at each power of ten.
+// decades returns ticks, those at powers of ten with labels.
 func decades(lo, hi float64) []plot.Tick {
 	var ticks []plot.Tick
 	for v := lo; v < hi*1.01; v *= 10 {
-		ticks = append(ticks, plot.Tick{Value: v, Label: brief(duration(v))})
+		ticks = append(ticks, plot.Tick{Value: v, Label: trimZeros(duration(v))})
 		for i := 2.0; i < 10 && i*v < hi; i++ {
 			ticks = append(ticks, plot.Tick{Value: i * v})
 		}
@@ -182,7 +183,7 @@ func decades(lo, hi float64) []plot.Tick {
 	return ticks
 }
 
-// wholeNumbers has the marks that there are anyway, without the zeros behind the point.
+// wholeNumbers returns the default ticks, with labels that have no fraction.
 func wholeNumbers(lo, hi float64) []plot.Tick {
 	ticks := plot.DefaultTicks{}.Ticks(lo, hi)
 	for i, t := range ticks {
@@ -195,9 +196,9 @@ func wholeNumbers(lo, hi float64) []plot.Tick {
 
 func (c *chart) svg() ([]byte, error) {
 	width, height := 22*vg.Centimeter, vg.Length(len(c.row))*0.75*vg.Centimeter+2.5*vg.Centimeter
-	svg := vgsvg.NewWith(vgsvg.UseWH(width, height), vgsvg.EmbedFonts(false)) // else it is many times as large
+	svg := vgsvg.NewWith(vgsvg.UseWH(width, height), vgsvg.EmbedFonts(false)) // embedded fonts would make the file many times as large
 	all := draw.New(svg)
-	all.SetColor(color.White) // for those who read on black
+	all.SetColor(color.White) // for pages with a dark background
 	all.Fill(all.Rectangle.Path())
 	margin := vg.Points(8)
 	c.Draw(draw.Crop(all, margin, -3*margin, margin, -margin))
@@ -205,6 +206,6 @@ func (c *chart) svg() ([]byte, error) {
 	if _, err := svg.WriteTo(&out); err != nil {
 		return nil, err
 	}
-	// Not everybody has that font, but a browser has one with letters as wide.
+	// Where that font is missing, the browser uses one with the same metrics.
 	return bytes.ReplaceAll(out.Bytes(), []byte(fontFamily), []byte(fontFamily+",Arial,Helvetica,sans-serif")), nil
 }

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A result is what came of a measure: a table with a row for each entrant, and what the
-// row of this library was to reach.
+// A result is the outcome of a measure: a table with a row for each entrant, and the targets for the row of
+// this library.
 type result struct {
 	title, text string
 	entrants    []*entrant
@@ -35,24 +35,24 @@ type target struct {
 	met                   bool
 }
 
-// newResult enters all who can take part, each with so many processes.
-func (b *bench) newResult(takes func(*contender) bool, processes int) *result {
+// newResult starts processes of each contender that takes part.
+func (b *bench) newResult(eligible func(*contender) bool, processes int) *result {
 	r := &result{}
 	for _, c := range b.contenders {
-		if takes(c) {
-			r.entrants = append(r.entrants, b.enter(c, processes))
+		if eligible(c) {
+			r.entrants = append(r.entrants, b.startEntrant(c, processes))
 		}
 	}
 	return r
 }
 
-func (r *result) leave() {
+func (r *result) stop() {
 	for _, e := range r.entrants {
-		e.leave()
+		e.stop()
 	}
 }
 
-// named returns the entrant of that name, or one without values.
+// named returns the entrant of that name, or one without results.
 func (r *result) named(name string) *entrant {
 	for _, e := range r.entrants {
 		if e.name == name {
@@ -62,8 +62,7 @@ func (r *result) named(name string) *entrant {
 	return &entrant{contender: &contender{name: name}}
 }
 
-// bestGofrs picks the way to use gofrs/flock that makes a target harder to reach: best is
-// min or max.
+// bestGofrs returns the one of the two uses of gofrs/flock that is better: best is math.Min or math.Max.
 func (r *result) bestGofrs(v value, best func(a, b float64) float64) *entrant {
 	a, b := r.named(gofrsLockName), r.named(gofrsPollName)
 	if best(v(a), v(b)) == v(b) {
@@ -76,40 +75,55 @@ func (r *result) column(head string, v value, format func(float64) string) {
 	r.columns = append(r.columns, column{head, func(e *entrant) string { return format(v(e)) }})
 }
 
-// ratioColumn compares all with one of them.
+// ratioColumn compares all entrants with one of them.
 func (r *result) ratioColumn(v value, to *entrant) {
 	r.column("ratio to "+to.name, func(e *entrant) float64 { return v(e) / v(to) }, times)
 }
 
-// require compares this library with a limit.
+// require adds a target that is a limit.
 func (r *result) require(what string, v value, op string, limit float64, format func(float64) string) {
 	us := v(r.named(oursName))
-	r.targets = append(r.targets, target{what, format(us), op + " " + brief(format(limit)), holds(us, op, limit)})
+	r.targets = append(r.targets, target{what, format(us), op + " " + trimZeros(format(limit)), meets(us, op, limit)})
 }
 
-// compare compares this library with so many times what another contender has.
+// compare adds a target that is a multiple of the value of another contender.
 func (r *result) compare(what string, v value, op string, factor float64, to *entrant, format func(float64) string) {
 	us, them := v(r.named(oursName)), v(to)
 	r.targets = append(r.targets, target{
 		what:     what,
 		measured: fmt.Sprintf("%s, %s", format(us), times(us/them)),
 		limit:    fmt.Sprintf("%s %v × %s (%s)", op, factor, to.name, format(them)),
-		met:      holds(us, op, factor*them),
+		met:      meets(us, op, factor*them),
 	})
 }
 
-// holds is false for what was not measured.
-func holds(v float64, op string, limit float64) bool {
+// meets returns false for NaN, which stands for a value that was not measured.
+func meets(v float64, op string, limit float64) bool {
 	if op == "≤" {
 		return v <= limit
 	}
 	return v >= limit
 }
 
-// report writes a run as Markdown.
+// report returns the results of a run as Markdown.
 func report(b *bench, results map[string]*result, pictures []picture) string {
 	var s strings.Builder
-	fmt.Fprintf(&s, "# Locks between processes, measured\n\n%s\n\n## Targets\n\n", b.circumstances())
+	fmt.Fprintf(&s, "# Benchmark of cross-process locks\n\n%s\n", b.environment())
+	for _, p := range pictures {
+		fmt.Fprintf(&s, "\n![%s](%s)\n", p.title, p.file)
+	}
+	for _, m := range measures {
+		if r := results[m.name]; r != nil {
+			r.write(&s)
+		}
+	}
+	return s.String()
+}
+
+// targetTable returns the targets of a run as Markdown. They are for those who maintain this library.
+func targetTable(results map[string]*result) string {
+	var s strings.Builder
+	s.WriteString("# Targets of the benchmark\n\nOf the run that [the report](report.md) shows.\n\n")
 	var rows [][]string
 	for _, m := range measures {
 		r := results[m.name]
@@ -128,14 +142,6 @@ func report(b *bench, results map[string]*result, pictures []picture) string {
 		}
 	}
 	markdown(&s, []string{"", oursName, "target", ""}, rows)
-	for _, p := range pictures {
-		fmt.Fprintf(&s, "\n![%s](%s)\n", p.title, p.file)
-	}
-	for _, m := range measures {
-		if r := results[m.name]; r != nil {
-			r.write(&s)
-		}
-	}
 	return s.String()
 }
 
@@ -176,17 +182,17 @@ func markdown(s *strings.Builder, head []string, rows [][]string) {
 	}
 }
 
-// circumstances tells where, how and with whom the run was.
-func (b *bench) circumstances() string {
+// environment describes the machine, the plan and the versions.
+func (b *bench) environment() string {
 	var s strings.Builder
 	var u unix.Utsname
 	_ = unix.Uname(&u)
 	fileSystem, _ := exec.Command("stat", "-f", "-c", "%T", b.dir).Output()
 	fmt.Fprintf(&s, "%s, %d CPUs, Linux %s, %s, lock files on %s. %s, load average before the run %s.\n\n",
-		rest("/proc/cpuinfo", "model name\t: "), runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), runtime.Version(),
+		lineAfter("/proc/cpuinfo", "model name\t: "), runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), runtime.Version(),
 		strings.TrimSpace(string(fileSystem)), time.Now().Format(time.DateOnly), b.load)
-	fmt.Fprintf(&s, "Medians of %s of %s, of %d hand-offs, and where goroutines wait, of %s. In a round all have a turn.\n\n",
-		plural(b.rounds, "round"), length(b.slice), b.handoffs, plural(b.waits, "round"))
+	fmt.Fprintf(&s, "Medians of %s of %s, of %d hand-offs, and of %s where goroutines wait. Each round measures all contenders.\n\n",
+		plural(b.rounds, "round"), plainDuration(b.slice), b.handoffs, plural(b.waits, "round"))
 
 	versions := map[string]string{}
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -209,37 +215,37 @@ func (b *bench) circumstances() string {
 	return s.String()
 }
 
-// rest returns what follows prefix in the line of a file.
-func rest(file, prefix string) string {
+// lineAfter returns what follows prefix, in the first line of the file that has it.
+func lineAfter(file, prefix string) string {
 	b, _ := os.ReadFile(file)
-	_, rest, _ := strings.Cut(string(b), prefix)
-	line, _, _ := strings.Cut(rest, "\n")
+	_, lineAfter, _ := strings.Cut(string(b), prefix)
+	line, _, _ := strings.Cut(lineAfter, "\n")
 	return line
 }
 
-// Ways to write a number, or that there is none.
+// The following functions format a number, or NaN as a dash.
 
 func duration(ns float64) string {
 	units := []string{" ns", " µs", " ms", " s"}
 	for len(units) > 1 && ns >= 999.5 {
 		ns, units = ns/1000, units[1:]
 	}
-	return write(ns, units[0])
+	return threeDigits(ns, units[0])
 }
 
-func perSecond(v float64) string { return write(v/1000, " k/s") }
-func times(v float64) string     { return write(v, " ×") }
-func megabytes(v float64) string { return write(v/1e6, " MB") }
+func perSecond(v float64) string { return threeDigits(v/1000, " k/s") }
+func times(v float64) string     { return threeDigits(v, " ×") }
+func megabytes(v float64) string { return threeDigits(v/1e6, " MB") }
 
 func percent(v float64) string {
 	if v > 0 && v < 0.0001 {
 		return "< 0.01 %"
 	}
-	return write(100*v, " %")
+	return threeDigits(100*v, " %")
 }
 
-// write has three digits, where they mean something.
-func write(v float64, unit string) string {
+// threeDigits formats v with three significant digits.
+func threeDigits(v float64, unit string) string {
 	switch {
 	case math.IsNaN(v):
 		return "–"
@@ -253,19 +259,19 @@ func write(v float64, unit string) string {
 	return fmt.Sprintf("%.2f%s", v, unit)
 }
 
-// exactly rounds nothing that could matter to a limit.
-func exactly(v float64) string {
+// fourDecimals is for limits that three digits could seem to meet.
+func fourDecimals(v float64) string {
 	if math.IsNaN(v) {
 		return "–"
 	}
 	return fmt.Sprintf("%.4f", v)
 }
 
-// length writes what was chosen, not measured.
-func length(d time.Duration) string { return brief(duration(float64(d))) }
+// plainDuration formats a duration that was chosen, not measured.
+func plainDuration(d time.Duration) string { return trimZeros(duration(float64(d))) }
 
-// brief drops zeros behind the point.
-func brief(s string) string {
+// trimZeros drops trailing zeros of the fraction.
+func trimZeros(s string) string {
 	number, unit, _ := strings.Cut(s, " ")
 	if strings.Contains(number, ".") {
 		number = strings.TrimRight(strings.TrimRight(number, "0"), ".")

@@ -14,17 +14,17 @@ import (
 // A plan says how long and how often to measure.
 type plan struct {
 	rounds int
-	slice  time.Duration // the turn of a contender in a round
+	slice  time.Duration // how long to measure a contender in a round
 
 	handoffs int
-	hold     time.Duration // before each
+	hold     time.Duration // of the lock, before each
 
-	waits int           // rounds in which others wait
-	wait  time.Duration // during which their CPU time is taken
+	waits int           // rounds of the measures in which goroutines wait
+	wait  time.Duration // how long they wait while their CPU time is measured
 
-	many   [2]int        // goroutines that wait at once
-	settle time.Duration // until they are looked at, and then for as long
-	serve  time.Duration // for which all may take to have the lock
+	many   [2]int        // goroutines that wait at the same time
+	settle time.Duration // from their start to the measurement, which takes as long again
+	serve  time.Duration // within which all should acquire the lock
 }
 
 var full = plan{
@@ -44,21 +44,21 @@ var quick = plan{
 // A bench is one run.
 type bench struct {
 	plan
-	dir        string // of the lock files
+	dir        string // for the lock files
 	contenders []*contender
-	versions   map[string]string // of libraries for Python
-	absent     []string          // contenders, and why
-	load       string            // average of the machine before the run
+	versions   map[string]string // of Python libraries
+	absent     []string          // contenders that cannot run, and why
+	load       string            // load average before the run
 }
 
-// newBench leaves out who is not installed.
+// newBench leaves out contenders that are not installed.
 func newBench(p plan, dir string) *bench {
 	b := &bench{plan: p, dir: dir, versions: map[string]string{}}
-	_, _ = fmt.Sscan(rest("/proc/loadavg", ""), &b.load)
+	_, _ = fmt.Sscan(lineAfter("/proc/loadavg", ""), &b.load)
 	for _, c := range contenders {
 		if c.kind == pythonLibrary {
-			e := b.enter(c, 1)
-			e.leave()
+			e := b.startEntrant(c, 1)
+			e.stop()
 			if e.err != nil {
 				b.absent = append(b.absent, fmt.Sprintf("%s (%v)", c.name, e.err))
 				continue
@@ -70,18 +70,17 @@ func newBench(p plan, dir string) *bench {
 	return b
 }
 
-// An entrant is a contender in one measure, with a lock file that nobody else uses.
+// An entrant is a contender in one measure, with a lock file of its own.
 type entrant struct {
 	*contender
 	path      string
 	processes []*process
-	rounds    [][]reply // what came of each
-	err       error     // takes no part any more
+	rounds    [][]reply // the replies of each round
+	err       error     // why it takes no further part
 }
 
-// enter starts processes of a contender. Who calls it has to call leave, whatever has
-// become of them.
-func (b *bench) enter(c *contender, processes int) *entrant {
+// startEntrant starts processes of a contender. The caller must call stop, even if e.err is not nil.
+func (b *bench) startEntrant(c *contender, processes int) *entrant {
 	dir, err := os.MkdirTemp(b.dir, "")
 	e := &entrant{contender: c, path: filepath.Join(dir, "lock"), err: err}
 	for range processes {
@@ -97,17 +96,17 @@ func (b *bench) enter(c *contender, processes int) *entrant {
 	return e
 }
 
-func (e *entrant) leave() {
+func (e *entrant) stop() {
 	for _, p := range e.processes {
 		p.close()
 	}
 }
 
-// A turn returns the replies of one contender in one round.
+// A turn measures one contender for one round, and returns the replies of its processes.
 type turn func(*entrant) ([]reply, error)
 
-// interleave lets each have its turn in each round. A round begins with another one than
-// the round before: what else the machine does is to meet all alike.
+// interleave calls t for each entrant in each round. Each round begins with another entrant, so that other
+// load of the machine affects all alike.
 func interleave(es []*entrant, rounds int, t turn) {
 	for i := range rounds {
 		for j := range es {
@@ -123,7 +122,7 @@ func interleave(es []*entrant, rounds int, t turn) {
 	}
 }
 
-// requests is a turn that makes these of the first process.
+// requests returns a turn in which the first process does what the requests say.
 func requests(rs ...request) turn {
 	return func(e *entrant) (round []reply, err error) {
 		for _, r := range rs {
@@ -133,19 +132,19 @@ func requests(rs ...request) turn {
 	}
 }
 
-// together makes a request of all processes, which they are to begin with at one time.
-func (e *entrant) together(r request) (round []reply, err error) {
+// callAll sends a request to all processes, which begin at the same time.
+func (e *entrant) callAll(r request) (round []reply, err error) {
 	r.Start = now() + (20 * time.Millisecond).Nanoseconds()
 	for _, p := range e.processes {
 		p.send(r)
 	}
 	for _, p := range e.processes {
-		round = append(round, p.receive(seconds(r.Seconds)+patience))
+		round = append(round, p.receive(seconds(r.Seconds)+replyTimeout))
 	}
 	return round, e.failure()
 }
 
-// failure returns why a process gives no more replies.
+// failure returns the first error of a process.
 func (e *entrant) failure() error {
 	for _, p := range e.processes {
 		if p.err != nil {
@@ -155,11 +154,11 @@ func (e *entrant) failure() error {
 	return nil
 }
 
-// A value is what the rounds of an entrant amount to, or NaN if it failed.
+// A value is a number that summarizes the rounds of an entrant, or NaN if it failed.
 type value func(*entrant) float64
 
-// each returns f of each round, if there was none that failed.
-func each(e *entrant, f func([]reply) float64) []float64 {
+// perRound returns f of each round, or nil if one failed.
+func perRound(e *entrant, f func([]reply) float64) []float64 {
 	if e.err != nil {
 		return nil
 	}
@@ -171,13 +170,13 @@ func each(e *entrant, f func([]reply) float64) []float64 {
 }
 
 func atQuantile(q float64, f func([]reply) float64) value {
-	return func(e *entrant) float64 { return quantile(each(e, f), q) }
+	return func(e *entrant) float64 { return quantile(perRound(e, f), q) }
 }
 
 func median(f func([]reply) float64) value { return atQuantile(0.5, f) }
 func worst(f func([]reply) float64) value  { return atQuantile(1, f) }
 
-// quantile interpolates between the two values that are nearest.
+// quantile interpolates between the two nearest values.
 func quantile(v []float64, q float64) float64 {
 	if len(v) == 0 {
 		return math.NaN()

@@ -19,17 +19,17 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
-// A worker is a process of a contender, seen from the inside.
+// A worker is the state of a process of a contender.
 type worker struct {
 	*contender
 	path    string
-	ctx     context.Context // has a deadline, which does not come
+	ctx     context.Context // with a deadline, so that waits can be canceled; it is never reached
 	handle  fasteners.Locker
 	waiting sync.WaitGroup
 	served  atomic.Int64
 }
 
-// check ends the process: for a contender that fails there is nothing more to measure.
+// check ends the process if err is not nil: a contender that fails cannot be measured further.
 func check(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -37,7 +37,7 @@ func check(err error) {
 	}
 }
 
-// serveIfWorker makes this process a worker, and never returns, if the environment wants it.
+// serveIfWorker makes this process a worker if the environment says so. Then it does not return.
 func serveIfWorker() {
 	name, ok := os.LookupEnv(envContender)
 	if !ok {
@@ -109,11 +109,11 @@ func (w *worker) pair(fresh bool) {
 	}
 }
 
-// pairs measures the time of pairs.
+// pairs measures the time of pairs of acquire and release.
 func (w *worker) pairs(r request) reply {
 	used, start := cpu(), now()
 	for n := int64(0); ; {
-		for range 16 { // so that reading the clock adds little
+		for range 16 { // reading the clock each time would add to the result
 			w.pair(r.Fresh)
 		}
 		n += 16
@@ -123,10 +123,9 @@ func (w *worker) pairs(r request) reply {
 	}
 }
 
-// allocs counts the allocations of the whole process, as other goroutines may do a part of
-// the work.
+// allocs counts the allocations of the whole process, because other goroutines may do part of the work.
 func (w *worker) allocs(r request) reply {
-	w.pair(r.Fresh) // the first one may prepare something
+	w.pair(r.Fresh) // the first one may initialize something
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for range r.N {
@@ -136,11 +135,11 @@ func (w *worker) allocs(r request) reply {
 	return reply{Allocs: float64(after.Mallocs-before.Mallocs) / float64(r.N)}
 }
 
-// add loses an update if two do it at a time. Without the atomics, the race detector, to
-// which a file lock is nothing, would complain.
+// add loses an update if two goroutines or processes call it at the same time. It uses atomics because the
+// race detector does not know about file locks.
 func add(counter *atomic.Int64) { counter.Store(counter.Load() + 1) }
 
-// goroutines lets goroutines of this process compete for the lock.
+// goroutines measures goroutines of this process that compete for the lock.
 func (w *worker) goroutines(r request) reply {
 	var stop atomic.Bool
 	var pairs, counter atomic.Int64
@@ -166,12 +165,12 @@ func (w *worker) goroutines(r request) reply {
 	}
 	time.Sleep(seconds(r.Seconds))
 	stop.Store(true)
-	d := now() - start // some may yet sleep between two tries
+	d := now() - start // before all.Wait: some may still sleep between two tries
 	all.Wait()
 	return reply{Pairs: pairs.Load(), Nanos: d, CPU: cpu() - used, Lost: pairs.Load() - counter.Load()}
 }
 
-// count competes with other processes for the lock, to add to a counter in a file.
+// count measures this process while it competes with others for the lock, to add to a counter in a file.
 func (w *worker) count(r request) reply {
 	counter := mapCounter(w.path + ".count")
 	time.Sleep(time.Duration(r.Start - now()))
@@ -189,7 +188,7 @@ func (w *worker) count(r request) reply {
 	return out
 }
 
-// mapCounter maps the counter in a file, so that to add to it takes no system call.
+// mapCounter maps the counter in a file into memory, so that adding to it takes no system call.
 func mapCounter(path string) *atomic.Int64 {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	check(err)
@@ -199,13 +198,13 @@ func mapCounter(path string) *atomic.Int64 {
 	return (*atomic.Int64)(unsafe.Pointer(&b[0]))
 }
 
-// wait lets goroutines wait for the lock, with a handle each, and measures what that takes:
-// with the cost of the beginning, or from when they have settled. It leaves them waiting.
+// wait starts goroutines that wait for the lock, each with a handle of its own, and measures what that
+// costs: their start included, or without it if r.Settle says how long that takes. It leaves them waiting.
 func (w *worker) wait(r request) reply {
 	idle, used := status("VmRSS:")<<10, cpu()
 	w.waiting.Add(r.N)
 	for range r.N {
-		go w.waitForTurn()
+		go w.waitForLock()
 	}
 	if r.Settle > 0 {
 		time.Sleep(seconds(r.Settle))
@@ -216,18 +215,18 @@ func (w *worker) wait(r request) reply {
 	return reply{CPU: cpu() - used, Nanos: now() - start, Threads: status("Threads:"), Idle: idle, Memory: status("VmRSS:") << 10}
 }
 
-// waitForTurn has next to nothing on its stack while it waits: with some hundred bytes
-// more, the runtime would double that of each goroutine, and the memory would be ours.
-func (w *worker) waitForTurn() {
+// waitForLock has a small frame: with some hundred bytes more, the runtime would double the stack of each
+// goroutine, and the result would show the benchmark's memory.
+func (w *worker) waitForLock() {
 	l, err := w.open(w.path)
 	if err == nil {
 		err = l.Acquire(w.ctx)
 	}
-	w.haveTurn(l, err)
+	w.finishWait(l, err)
 }
 
 //go:noinline
-func (w *worker) haveTurn(l fasteners.Locker, err error) {
+func (w *worker) finishWait(l fasteners.Locker, err error) {
 	check(err)
 	check(l.Release())
 	check(closeHandle(l))
@@ -235,7 +234,7 @@ func (w *worker) haveTurn(l fasteners.Locker, err error) {
 	w.waiting.Done()
 }
 
-// serveAll returns when all that wait have had the lock, or the time is over.
+// serveAll waits until all goroutines have acquired and released the lock, or the time is over.
 func (w *worker) serveAll(r request) reply {
 	done := make(chan struct{})
 	go func() {
@@ -256,14 +255,14 @@ func now() int64 {
 	return t.Nano()
 }
 
-// cpu returns the CPU time that this process has taken, in nanoseconds.
+// cpu returns the CPU time that this process has used, in nanoseconds.
 func cpu() int64 {
 	var u unix.Rusage
 	check(unix.Getrusage(unix.RUSAGE_SELF, &u))
 	return u.Utime.Nano() + u.Stime.Nano()
 }
 
-// status returns a number that the kernel has about this process, in its unit.
+// status returns a number from /proc/self/status, in the unit that it has there.
 func status(key string) (n int64) {
 	b, err := os.ReadFile("/proc/self/status")
 	check(err)

@@ -1,5 +1,5 @@
-# A process of a contender that is a library for Python. process.go tells what it is asked
-# for, and worker.go does the same for Go.
+# A process of a contender that is a Python library. See process.go for the requests; worker.go does the
+# same for Go.
 import importlib
 import importlib.metadata
 import json
@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-FOREVER = 3600
+LONG = 3600
 
 name, path = sys.argv[1:]
 module = importlib.import_module(name)
@@ -18,7 +18,7 @@ Lock = getattr(module, Lock)
 
 
 def acquire(lock):
-    if not lock.acquire(timeout=FOREVER):
+    if not lock.acquire(timeout=LONG):
         raise TimeoutError
 
 

@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,15 +19,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var cancellations = flag.Int("cancellations", 2000, "how many cancellations TestCancellationsAmongProcesses goes on for")
+var cancellations = flag.Int("cancellations", 2000, "how many waiters TestCancelStressAmongProcesses cancels")
 
-// A page is shared by the processes of a test.
-type page struct {
-	inside                            atomic.Int32 // writers
+// Four processes wait for a lock, and give up at random moments, some of them just as they acquire
+// it. There are never two holders, no process hangs, and nothing is left behind.
+func TestCancelStressAmongProcesses(t *testing.T) {
+	path := lockPath(t)
+	shared, err := mapSharedPage(path + ".page")
+	must(t, err)
+	var procs []*process
+	for range 4 {
+		procs = append(procs, startHelper(t, cancelHelper, path, strconv.Itoa(*cancellations)))
+	}
+	for _, p := range procs {
+		p.say("go")
+	}
+	for _, p := range procs {
+		p.expect("nothing left")
+	}
+	t.Logf("%d cancellations, %d grants", shared.cancellations.Load(), shared.grants.Load())
+	if n := shared.violations.Load(); n > 0 {
+		t.Errorf("there were two holders %d times", n)
+	}
+	writer(path).mustTry(t, true)
+}
+
+// A sharedPage is memory that the processes of a test share.
+type sharedPage struct {
+	holders                           atomic.Int32 // a reader counts 1, a writer writerWeight
 	violations, grants, cancellations atomic.Int64
 }
 
-func mapPage(path string) (*page, error) {
+const writerWeight = 1000
+
+func mapSharedPage(path string) (*sharedPage, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, err
@@ -41,96 +65,70 @@ func mapPage(path string) (*page, error) {
 	if err != nil {
 		return nil, err
 	}
-	return (*page)(unsafe.Pointer(&b[0])), nil
+	return (*sharedPage)(unsafe.Pointer(&b[0])), nil
 }
 
-// Four processes wait for a lock and give up at random moments, some of them just as the lock comes.
-// There are never two holders, nobody hangs, and nothing is left behind.
-func TestCancellationsAmongProcesses(t *testing.T) {
-	path := lockPath(t)
-	shared, err := mapPage(path + ".page")
-	must(t, err)
-	var procs []*process
-	for range 4 {
-		procs = append(procs, startHelper(t, "cancel", path, strconv.Itoa(*cancellations)))
+var cancelHelper = newHelper("cancel", func(in *bufio.Reader, args []string) error {
+	path := args[0]
+	want, err := strconv.ParseInt(args[1], 10, 64)
+	if err != nil {
+		return err
 	}
-	for _, p := range procs {
-		p.say("go")
+	shared, err := mapSharedPage(path + ".page")
+	if err != nil {
+		return err
 	}
-	for _, p := range procs {
-		p.expect("nothing is left")
+	if _, err := in.ReadString('\n'); err != nil {
+		return err
 	}
-	t.Logf("%d cancellations, %d grants", shared.cancellations.Load(), shared.grants.Load())
-	if n := shared.violations.Load(); n > 0 {
-		t.Errorf("%d times two holders", n)
-	}
-	sides(path)[2].mustTry(t, true)
-}
-
-func init() {
-	helpers["cancel"] = func(in *bufio.Reader, args []string) error {
-		path := args[0]
-		want, err := strconv.ParseInt(args[1], 10, 64)
-		if err != nil {
-			return err
-		}
-		shared, err := mapPage(path + ".page")
-		if err != nil {
-			return err
-		}
-		if _, err := in.ReadString('\n'); err != nil {
-			return err
-		}
-		go exitAtEnd(in)
-		before := resources(path)
-		var wg sync.WaitGroup
-		errs := make(chan error, 6)
-		for g := range cap(errs) {
-			s := sides(path)[g%3]
-			wg.Go(func() {
-				for shared.cancellations.Load() < want {
-					// Half of them as long as a hold, so that many end as the lock comes.
-					d := rand.N(2 * time.Millisecond)
-					if rand.N(2) == 0 {
-						d = rand.N(200 * time.Microsecond)
-					}
-					ctx, cancel := context.WithTimeout(background, d)
-					err := s.acquire(ctx)
-					cancel()
-					if err != nil {
-						if !errors.Is(err, context.DeadlineExceeded) {
-							errs <- err
-							return
-						}
-						shared.cancellations.Add(1)
-						continue
-					}
-					weight := int32(1000)
-					if s.shared {
-						weight = 1
-					}
-					if n := shared.inside.Add(weight); n != 1000 && n >= 1000 {
-						shared.violations.Add(1)
-					}
-					if rand.N(3) == 0 {
-						time.Sleep(rand.N(300 * time.Microsecond))
-					}
-					shared.inside.Add(-weight)
-					shared.grants.Add(1)
-					if err := s.release(); err != nil {
-						errs <- err
-						return
-					}
+	go exitAtEOF(in)
+	before := resources(path)
+	var g group
+	for i := range 6 {
+		v := variants(path)[i%3]
+		g.Go(func() error {
+			for shared.cancellations.Load() < want {
+				if err := shared.holdOrGiveUp(v); err != nil {
+					return err
 				}
-			})
-		}
-		wg.Wait()
-		close(errs)
-		if err := <-errs; err != nil {
-			return err
-		}
-		settled(path, before)
-		fmt.Println("nothing is left")
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	waitForUsage(path, before)
+	fmt.Println("nothing left")
+	return nil
+})
+
+func (p *sharedPage) holdOrGiveUp(v variant) error {
+	d := rand.N(2 * time.Millisecond)
+	if rand.N(2) == 0 {
+		d = rand.N(200 * time.Microsecond) // as long as a hold, so that the lock is often granted then
+	}
+	ctx, cancel := context.WithTimeout(background, d)
+	err := v.acquire(ctx)
+	cancel()
+	if errors.Is(err, context.DeadlineExceeded) {
+		p.cancellations.Add(1)
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	weight := int32(writerWeight)
+	if v.shared {
+		weight = 1
+	}
+	if n := p.holders.Add(weight); n > writerWeight {
+		p.violations.Add(1)
+	}
+	if rand.N(3) == 0 {
+		time.Sleep(rand.N(300 * time.Microsecond))
+	}
+	p.holders.Add(-weight)
+	p.grants.Add(1)
+	return v.release()
 }

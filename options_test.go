@@ -55,7 +55,7 @@ func TestEveryCallIsLogged(t *testing.T) {
 
 // A nil Option is ignored, as a nil logger is.
 func TestNilOption(t *testing.T) {
-	for _, v := range sides(lockPath(t), nil, fasteners.WithLogger(nil), nil) {
+	for _, v := range variants(lockPath(t), nil, fasteners.WithLogger(nil), nil) {
 		v.mustAcquire(t)
 		v.mustRelease(t)
 	}
@@ -65,7 +65,7 @@ func TestNilOption(t *testing.T) {
 // another file, or none.
 func TestChdirWhileHeld(t *testing.T) {
 	t.Chdir(t.TempDir())
-	for _, v := range sides("lock") {
+	for _, v := range variants("lock") {
 		v.mustAcquire(t)
 		t.Chdir(t.TempDir())
 		checkError(t, v.release(), "release", "lock", fasteners.ErrReplaced)

@@ -14,14 +14,14 @@ import (
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
-// failing makes calls of fcntl fail until the end of the test.
-func failing(t *testing.T, f func(cmd int, typ int16) error) {
+// injectFault makes fcntl(2) return the error of f, unless that is nil, until the test ends.
+func injectFault(t *testing.T, f func(cmd int, typ int16) error) {
 	posix.Fault = f
 	t.Cleanup(func() { posix.Fault = nil })
 }
 
-// openTwice returns two open files that have nothing to do with each other. Where locks belong to the
-// process they would have, and the test is skipped.
+// openTwice opens a lock file twice, so that the locks of the two files exclude each other. Where
+// locks belong to the process they do not, and the test is skipped.
 func openTwice(t *testing.T) (a, b *file) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "lock")
@@ -35,98 +35,99 @@ func openTwice(t *testing.T) (a, b *file) {
 		files = append(files, f.(*file))
 	}
 	a, b = files[0], files[1]
-	if ok, err := a.TryLock(table.Exclusive); !ok || err != nil {
-		t.Fatal(ok, err)
-	}
+	mustLock(t, a, table.Exclusive)
 	holder, err := b.Conflict(unix.F_WRLCK, posix.Whole)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Unlock(); err != nil {
-		t.Fatal(err)
-	}
+	mustUnlock(t, a)
 	if holder.Type == unix.F_UNLCK {
 		t.Skip("locks belong to the process here")
 	}
 	return a, b
 }
 
-// The ranges are those of docs/protocol.md.
+func mustLock(t *testing.T, f *file, mode table.Mode) {
+	t.Helper()
+	if ok, err := f.TryLock(mode); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+}
+
+func mustUnlock(t *testing.T, f *file) {
+	t.Helper()
+	if err := f.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkConflict checks that f cannot lock r because of a lock of another file on the range want, or
+// that it can if wantType is F_UNLCK.
+func checkConflict(t *testing.T, f *file, typ int16, r posix.Range, wantType int16, want posix.Range) {
+	t.Helper()
+	lk, err := f.Conflict(typ, r)
+	if err != nil || lk.Type != wantType || wantType != unix.F_UNLCK && (lk.Start != want.Start || lk.Len != want.Len) {
+		t.Errorf("lock is %+v, %v; want type %v, %+v", lk, err, wantType, want)
+	}
+}
+
+var (
+	firstByte = posix.Range{Start: 0, Len: 1}
+	noRange   posix.Range
+)
+
+// The locked ranges are those of docs/protocol.md.
 func TestRanges(t *testing.T) {
 	a, b := openTwice(t)
-	check := func(typ int16, r posix.Range, wantType int16, want posix.Range) {
-		t.Helper()
-		lk, err := b.Conflict(typ, r)
-		if err != nil || lk.Type != wantType || wantType != unix.F_UNLCK && (lk.Start != want.Start || lk.Len != want.Len) {
-			t.Errorf("lock is %+v, %v; want type %v, %+v", lk, err, wantType, want)
-		}
-	}
-	first := posix.Range{Start: 0, Len: 1}
 	for mode, typ := range map[table.Mode]int16{table.Exclusive: unix.F_WRLCK, table.Shared: unix.F_RDLCK} {
-		if ok, err := a.TryLock(mode); !ok || err != nil {
-			t.Fatal(ok, err)
-		}
-		check(unix.F_WRLCK, first, typ, a.main())
-		check(unix.F_WRLCK, posix.Range{Start: a.length, Len: 0}, unix.F_UNLCK, first)
+		mustLock(t, a, mode)
+		checkConflict(t, b, unix.F_WRLCK, firstByte, typ, a.main())
+		checkConflict(t, b, unix.F_WRLCK, posix.Range{Start: a.length, Len: 0}, unix.F_UNLCK, noRange)
 		if got := tag.Tag(a.length - mainBase); got > tag.New() || got.PID() != tag.New().PID() {
 			t.Errorf("tag is %x", got)
 		}
-		if err := a.Unlock(); err != nil {
-			t.Fatal(err)
-		}
-		check(unix.F_WRLCK, posix.Whole, unix.F_UNLCK, first)
+		mustUnlock(t, a)
+		checkConflict(t, b, unix.F_WRLCK, posix.Whole, unix.F_UNLCK, noRange)
 	}
 
-	// A writer that waits for a reader.
-	if ok, err := b.TryLock(table.Shared); !ok || err != nil {
-		t.Fatal(ok, err)
-	}
+	// A writer that waits for a reader locks pending, and unlocks it when it downgrades.
+	mustLock(t, b, table.Shared)
 	if err := a.LockPending(); err != nil {
 		t.Fatal(err)
 	}
-	check(unix.F_RDLCK, posix.Whole, unix.F_WRLCK, posix.Range{Start: 1<<63 - 2, Len: 0})
+	checkConflict(t, b, unix.F_RDLCK, posix.Whole, unix.F_WRLCK, posix.Range{Start: 1<<63 - 2, Len: 0})
 	if pending, err := b.Pending(); !pending || err != nil {
 		t.Errorf("pending: %v, %v", pending, err)
 	}
-	if err := b.Unlock(); err != nil {
-		t.Fatal(err)
-	}
-	if ok, err := a.TryLock(table.Exclusive); !ok || err != nil {
-		t.Fatal(ok, err)
-	}
+	mustUnlock(t, b)
+	mustLock(t, a, table.Exclusive)
 	if err := a.Downgrade(); err != nil {
 		t.Fatal(err)
 	}
-	check(unix.F_WRLCK, first, unix.F_RDLCK, a.main())
-	check(unix.F_RDLCK, posix.Whole, unix.F_UNLCK, first)
-	if err := a.Unlock(); err != nil {
-		t.Fatal(err)
-	}
+	checkConflict(t, b, unix.F_WRLCK, firstByte, unix.F_RDLCK, a.main())
+	checkConflict(t, b, unix.F_RDLCK, posix.Whole, unix.F_UNLCK, noRange)
+	mustUnlock(t, a)
 
-	// While a writer holds the lock nobody locks pending.
-	if ok, err := b.TryLock(table.Exclusive); !ok || err != nil {
-		t.Fatal(ok, err)
-	}
+	// A writer that waits for a writer does not.
+	mustLock(t, b, table.Exclusive)
 	if err := a.LockPending(); err != nil || a.pending {
 		t.Errorf("pending: %v, %v", a.pending, err)
 	}
 }
 
-// The largest possible tag keeps main and pending apart.
+// Even with the largest possible tag, main does not overlap pending.
 func TestRangesDoNotOverlap(t *testing.T) {
 	if end := mainBase + int64(tag.Max-1); end != pendingRange.Start || pendingRange.Start != 1<<63-2 {
 		t.Errorf("main ends at %#x, pending begins at %#x", end, pendingRange.Start)
 	}
 }
 
-// On SMB no two requests of a descriptor overlap.
+// On SMB, where locks of one descriptor exclude each other, every lock is on the whole file.
 func TestPlainRanges(t *testing.T) {
 	a, b := openTwice(t)
 	a.plain, b.plain = true, true
 	for mode, typ := range map[table.Mode]int16{table.Exclusive: unix.F_WRLCK, table.Shared: unix.F_RDLCK} {
-		if ok, err := a.TryLock(mode); !ok || err != nil {
-			t.Fatal(ok, err)
-		}
+		mustLock(t, a, mode)
 		lk, err := b.Conflict(unix.F_WRLCK, posix.Whole)
 		if err != nil || lk.Type != typ || lk.Start != 0 || lk.Len != 0 {
 			t.Errorf("lock is %+v, %v", lk, err)
@@ -138,31 +139,23 @@ func TestPlainRanges(t *testing.T) {
 			t.Error(ok, err)
 		}
 		if lk, err := a.Conflict(unix.F_WRLCK, posix.Whole); err != nil || lk.Type != unix.F_UNLCK {
-			t.Errorf("the other has locked %+v, %v", lk, err)
+			t.Errorf("a writer that waits has locked %+v, %v", lk, err)
 		}
-		if err := a.Unlock(); err != nil {
-			t.Fatal(err)
-		}
+		mustUnlock(t, a)
 	}
 }
 
-// When a downgrade fails, in whichever step, the lock is as it was.
+// If a downgrade fails in any of its steps, the lock is unchanged.
 func TestFailedDowngrade(t *testing.T) {
 	for _, step := range []int16{unix.F_UNLCK, unix.F_RDLCK} {
 		a, b := openTwice(t)
-		if ok, err := b.TryLock(table.Shared); !ok || err != nil {
-			t.Fatal(ok, err)
-		}
+		mustLock(t, b, table.Shared)
 		if err := a.LockPending(); err != nil || !a.pending {
 			t.Fatal(a.pending, err)
 		}
-		if err := b.Unlock(); err != nil {
-			t.Fatal(err)
-		}
-		if ok, err := a.TryLock(table.Exclusive); !ok || err != nil {
-			t.Fatal(ok, err)
-		}
-		failing(t, func(_ int, typ int16) error {
+		mustUnlock(t, b)
+		mustLock(t, a, table.Exclusive)
+		injectFault(t, func(_ int, typ int16) error {
 			if typ == step {
 				return unix.EIO
 			}
@@ -173,21 +166,22 @@ func TestFailedDowngrade(t *testing.T) {
 		}
 		posix.Fault = nil
 		if ok, err := b.TryLock(table.Shared); ok || err != nil {
-			t.Errorf("a reader is inside with a writer: %v, %v", ok, err)
+			t.Errorf("a reader has acquired the lock of a writer: %v, %v", ok, err)
 		}
 		if err := a.Downgrade(); err != nil {
 			t.Error(err)
 		}
 		if ok, err := b.TryLock(table.Shared); !ok || err != nil {
-			t.Errorf("a reader beside a reader: %v, %v", ok, err)
+			t.Errorf("a reader has not acquired the lock of a reader: %v, %v", ok, err)
 		}
 	}
 }
 
-// A lock that nobody holds, and that may not be locked, is not busy.
-func TestRefused(t *testing.T) {
+// If fcntl(2) returns EACCES although nobody holds the lock, the lock is not busy: the process may not
+// lock the file.
+func TestEACCESWithoutHolder(t *testing.T) {
 	l := NewInterProcessReaderWriterLock(filepath.Join(t.TempDir(), "lock"))
-	failing(t, func(cmd int, typ int16) error {
+	injectFault(t, func(cmd int, typ int16) error {
 		if typ != unix.F_UNLCK && cmd != unix.F_OFD_GETLK && cmd != unix.F_GETLK {
 			return unix.EACCES
 		}
@@ -205,12 +199,12 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// What a network file system says of a file that was removed makes acquire start over.
-func TestStale(t *testing.T) {
+// ESTALE, which a network file system returns for a file that was removed, makes acquire start over.
+func TestESTALE(t *testing.T) {
 	l := NewInterProcessReaderWriterLock(filepath.Join(t.TempDir(), "lock"))
-	left := 5
-	failing(t, func(_ int, typ int16) error {
-		if left--; left >= 0 {
+	faults := 5
+	injectFault(t, func(_ int, typ int16) error {
+		if faults--; faults >= 0 {
 			return unix.ESTALE
 		}
 		return nil
@@ -221,7 +215,7 @@ func TestStale(t *testing.T) {
 	if err := l.ReleaseWriteLock(); err != nil {
 		t.Error(err)
 	}
-	failing(t, func(int, int16) error { return unix.ESTALE })
+	injectFault(t, func(int, int16) error { return unix.ESTALE })
 	if ok, err := l.TryAcquireReadLock(); ok || !errors.Is(err, unix.ESTALE) {
 		t.Errorf("try: %v, %v", ok, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
+// On a system without file locks, acquire reports that.
 func TestUnsupported(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	l := fasteners.NewInterProcessLock(path)
@@ -31,13 +32,13 @@ func TestUnsupported(t *testing.T) {
 		}
 	}
 	if l.Exists() || l.Acquired() {
-		t.Errorf("exists %v, acquired %v", l.Exists(), l.Acquired())
+		t.Errorf("Exists is %v, Acquired is %v", l.Exists(), l.Acquired())
 	}
 	if err := os.WriteFile(path, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
 	if !l.Exists() {
-		t.Error("the file is there")
+		t.Error("Exists is false although the file exists")
 	}
 	if err := l.Release(); !errors.Is(err, fasteners.ErrNotAcquired) {
 		t.Errorf("release: %v", err)

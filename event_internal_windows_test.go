@@ -13,7 +13,7 @@ import (
 	"github.com/go-fasteners/fasteners/internal/table"
 )
 
-// LockByEvents gets the lock as the table does, but never by its timers: a waiter whose wake-up is lost
+// LockByEvents acquires the lock as the table does, but without its timers: if a wake-up is lost, it
 // waits forever.
 func LockByEvents(ctx context.Context, path string, exclusive bool) (release func() error, err error) {
 	mode := table.Shared
@@ -60,10 +60,11 @@ func wait(ctx context.Context, f table.File, id table.ID, mode table.Mode) (err 
 	}
 }
 
-// Open files are as good as processes: none loses a wake-up, whatever the others do.
-func TestNoFileLosesAWake(t *testing.T) {
+// Open files exclude and wake each other as processes do. No wake-up is lost when many of them
+// acquire and release the lock, and give up waiting.
+func TestNoLostWakeupsBetweenFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	var inside atomic.Int64 // readers count 1, writers 1000
+	var holders atomic.Int64 // a reader counts 1, a writer 1000
 	var wg sync.WaitGroup
 	for range 6 {
 		f, id, err := new(system).Create(path, table.Exclusive, 0o666)
@@ -71,26 +72,30 @@ func TestNoFileLosesAWake(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
+		hold := func(mode table.Mode, weight int64, timeout time.Duration) error {
+			ctx, cancel := context.WithTimeout(context.Background(), timeout)
+			defer cancel()
+			err := wait(ctx, f, id, mode)
+			if err == nil {
+				if n := holders.Add(weight); n != 1000 && n > 6 {
+					t.Errorf("sum over the holders is %d", n)
+				}
+				holders.Add(-weight)
+			} else if ctx.Err() != nil {
+				err = nil
+			}
+			return errors.Join(err, f.Unlock())
+		}
 		wg.Go(func() {
 			for range 1000 {
-				mode, weight := table.Shared, int64(1)
+				mode, weight, timeout := table.Shared, int64(1), time.Hour
 				if rand.N(3) == 0 {
 					mode, weight = table.Exclusive, 1000
 				}
-				ctx, cancel := context.WithCancel(context.Background())
 				if rand.N(3) == 0 {
-					ctx, cancel = context.WithTimeout(ctx, rand.N(time.Millisecond))
+					timeout = rand.N(time.Millisecond)
 				}
-				if err := wait(ctx, f, id, mode); err == nil {
-					if n := inside.Add(weight); n != 1000 && n > 6 {
-						t.Errorf("sum of those inside is %d", n)
-					}
-					inside.Add(-weight)
-				} else if ctx.Err() == nil {
-					t.Error(err)
-				}
-				cancel()
-				if err := f.Unlock(); err != nil {
+				if err := hold(mode, weight, timeout); err != nil {
 					t.Error(err)
 				}
 			}
@@ -99,9 +104,9 @@ func TestNoFileLosesAWake(t *testing.T) {
 	wg.Wait()
 }
 
-// A writer that has locked pending, or main to find out who holds the lock, for a moment wakes those that
-// may have come upon that.
-func TestLockPendingWakes(t *testing.T) {
+// A writer locks pending, and for a moment main, to find out who holds the lock. It then wakes
+// waiters, as one of them may have failed to acquire the lock at that moment.
+func TestLockPendingWakesWaiters(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	var files [3]table.File
 	var id table.ID
@@ -113,24 +118,24 @@ func TestLockPendingWakes(t *testing.T) {
 		}
 		defer files[i].Close()
 	}
-	inside, waiting, pending := files[0], files[1], files[2]
-	for _, test := range []struct{ inside, waiting table.Mode }{
+	holder, waiter, pending := files[0], files[1], files[2]
+	for _, test := range []struct{ holder, waiter table.Mode }{
 		{table.Exclusive, table.Shared},
 		{table.Shared, table.Exclusive},
 	} {
-		if ok, err := inside.TryLock(test.inside); !ok || err != nil {
+		if ok, err := holder.TryLock(test.holder); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
-		if ok, err := waiting.TryLock(test.waiting); ok || err != nil {
+		if ok, err := waiter.TryLock(test.waiter); ok || err != nil {
 			t.Fatal(ok, err)
 		}
-		released, stop := new(system).Watch(id, test.waiting)
+		released, stop := new(system).Watch(id, test.waiter)
 		if err := pending.LockPending(); err != nil {
 			t.Fatal(err)
 		}
 		<-released
 		stop(true)
-		if err := errors.Join(pending.Unlock(), inside.Unlock()); err != nil {
+		if err := errors.Join(pending.Unlock(), holder.Unlock()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -539,3 +539,72 @@ var holdOnceHelper = newHelper("hold once", func(_ *bufio.Reader, args []string)
 })
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// BenchmarkWithLock measures what the context of the function costs, and a timeout and a notice that are not
+// needed, beside a bare acquire and release.
+func BenchmarkWithLock(b *testing.B) {
+	nothing := func(context.Context) error { return nil }
+	run := func(name string, call func(ctx context.Context, l *fasteners.InterProcessLock) error, opts ...fasteners.Option) {
+		b.Run(name, func(b *testing.B) {
+			l := fasteners.NewInterProcessLock(lockPath(b), opts...)
+			ctx := cancelable(b)
+			b.ReportAllocs()
+			for b.Loop() {
+				must(b, call(ctx, l))
+			}
+		})
+	}
+	run("bare", func(ctx context.Context, l *fasteners.InterProcessLock) error {
+		if err := l.Acquire(ctx); err != nil {
+			return err
+		}
+		return l.Release()
+	})
+	with := func(ctx context.Context, l *fasteners.InterProcessLock) error {
+		return fasteners.WithLock(ctx, l, nothing)
+	}
+	run("with", with)
+	run("options", with, fasteners.WithTimeout(time.Minute), fasteners.WithWaitNotice(time.Minute, func([]fasteners.Holder) {}))
+	run("plain", func(ctx context.Context, l *fasteners.InterProcessLock) error {
+		return fasteners.WithLock(ctx, plainLocker{l}, nothing)
+	})
+	run("watched", func(ctx context.Context, l *fasteners.InterProcessLock) error {
+		return fasteners.WithLock(ctx, l, func(ctx context.Context) error { return ctx.Err() })
+	})
+}
+
+// BenchmarkHolders measures the question who holds a lock that another process holds, and the error of a wait
+// that tells, beside a try that tells nothing.
+func BenchmarkHolders(b *testing.B) {
+	path := lockPath(b)
+	startHolder(b, path, "write")
+	b.Run("Holders", func(b *testing.B) {
+		l := fasteners.NewInterProcessLock(path)
+		b.ReportAllocs()
+		for b.Loop() {
+			holders, err := l.Holders()
+			must(b, err)
+			if knowsHolders && len(holders) != 1 {
+				b.Fatal(holders)
+			}
+		}
+	})
+	b.Run("TryAcquire", func(b *testing.B) {
+		l := fasteners.NewInterProcessLock(path)
+		for b.Loop() {
+			if ok, err := l.TryAcquire(); ok || err != nil {
+				b.Fatal(ok, err)
+			}
+		}
+	})
+	for name, d := range map[string]time.Duration{"1ns": 1, "1ms": time.Millisecond} {
+		b.Run("timeout of "+name, func(b *testing.B) {
+			l := fasteners.NewInterProcessLock(path, fasteners.WithTimeout(d))
+			for b.Loop() {
+				if err := l.Acquire(background); !errors.As(err, new(*fasteners.HeldError)) {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

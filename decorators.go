@@ -23,8 +23,36 @@ type ReaderWriterLocker interface {
 	ReleaseWriteLock() error
 }
 
-// WithLock acquires l, calls fn, and releases l, even if fn panics or calls [runtime.Goexit]. It passes ctx
-// on to fn: to bound only the wait for l, pass a context with a deadline, and let fn use another one.
+// A ContextLocker is a [Locker] that tells its holds apart, and supplies a context for each. [InterProcessLock]
+// is one. [WithLock] uses Hold instead of Acquire and Release where a Locker has it. A type that embeds the
+// interface Locker does not have it, whatever lock is inside.
+//
+// Hold acquires the lock as Acquire does. The context held is derived from ctx. It is done when the lock is
+// released, and as soon as somebody else may have the lock, as far as that can be noticed: then its cause
+// ([context.Cause]) wraps [ErrLost]. The function release ends this hold and no other. If it is called
+// again, or the hold has been ended by Release, its error wraps [ErrNotAcquired].
+type ContextLocker interface {
+	Hold(ctx context.Context) (held context.Context, release func() error, err error)
+}
+
+// A ContextReaderWriterLocker is for a [ReaderWriterLocker] what a [ContextLocker] is for a [Locker].
+// [InterProcessReaderWriterLock] is one. [WithReadLock] and [WithWriteLock] use it.
+type ContextReaderWriterLocker interface {
+	HoldRead(ctx context.Context) (held context.Context, release func() error, err error)
+	HoldWrite(ctx context.Context) (held context.Context, release func() error, err error)
+}
+
+// ErrLost is wrapped by the cause of the end of a hold's context if somebody else may have acquired the lock
+// meanwhile. [ErrReplaced] wraps it.
+var ErrLost = errors.New("lock was lost")
+
+// WithLock acquires l, calls fn, and releases l, even if fn panics or calls [runtime.Goexit]. To bound the
+// wait for l, but not fn, use [WithTimeout].
+//
+// The context of fn is derived from ctx. If l is a [ContextLocker], it is done when fn returns, and with a
+// cause that wraps [ErrLost] as soon as l is found to be lost, which for a lock file can take a second. If
+// fn, or a goroutine that fn has started, waits for the same lock file with this context, the error and the
+// notices ([WithWaitNotice]) of that wait tell that the caller itself holds the lock.
 //
 // If l cannot be acquired, WithLock returns that error and does not call fn. Otherwise it returns the error
 // of fn, joined ([errors.Join]) with the error of the release if that fails, too. If l or fn is nil, the
@@ -32,6 +60,9 @@ type ReaderWriterLocker interface {
 func WithLock(ctx context.Context, l Locker, fn func(context.Context) error) error {
 	if l == nil || fn == nil {
 		return errNilArgument
+	}
+	if c, ok := l.(ContextLocker); ok {
+		return withHold(ctx, c.Hold, fn)
 	}
 	return with(ctx, l.Acquire, l.Release, fn)
 }
@@ -41,6 +72,9 @@ func WithReadLock(ctx context.Context, l ReaderWriterLocker, fn func(context.Con
 	if l == nil || fn == nil {
 		return errNilArgument
 	}
+	if c, ok := l.(ContextReaderWriterLocker); ok {
+		return withHold(ctx, c.HoldRead, fn)
+	}
 	return with(ctx, l.AcquireReadLock, l.ReleaseReadLock, fn)
 }
 
@@ -48,6 +82,9 @@ func WithReadLock(ctx context.Context, l ReaderWriterLocker, fn func(context.Con
 func WithWriteLock(ctx context.Context, l ReaderWriterLocker, fn func(context.Context) error) error {
 	if l == nil || fn == nil {
 		return errNilArgument
+	}
+	if c, ok := l.(ContextReaderWriterLocker); ok {
+		return withHold(ctx, c.HoldWrite, fn)
 	}
 	return with(ctx, l.AcquireWriteLock, l.ReleaseWriteLock, fn)
 }
@@ -75,10 +112,22 @@ func InterProcessWriteLocked(path string, fn func(context.Context) error, opts .
 
 var errNilArgument = fmt.Errorf("fasteners: nil lock or function: %w", fs.ErrInvalid)
 
-func with(ctx context.Context, acquire func(context.Context) error, release func() error, fn func(context.Context) error) (err error) {
+func with(ctx context.Context, acquire func(context.Context) error, release func() error, fn func(context.Context) error) error {
 	if err := acquire(ctx); err != nil {
 		return err
 	}
+	return callAndRelease(ctx, release, fn)
+}
+
+func withHold(ctx context.Context, hold func(context.Context) (context.Context, func() error, error), fn func(context.Context) error) error {
+	held, release, err := hold(ctx)
+	if err != nil {
+		return err
+	}
+	return callAndRelease(held, release, fn)
+}
+
+func callAndRelease(ctx context.Context, release func() error, fn func(context.Context) error) (err error) {
 	// Deferred, since fn may panic or call runtime.Goexit.
 	defer func() {
 		switch releaseErr := release(); {

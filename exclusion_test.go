@@ -208,6 +208,7 @@ func waitForStart(in *bufio.Reader) error {
 // paths. Their holds do not overlap, except those of readers, and no update of a file that the
 // lock protects is lost.
 func TestHoldIntervals(t *testing.T) {
+	t.Parallel()
 	const processes = 8
 	path := lockPath(t)
 	must(t, os.WriteFile(path, nil, 0o666))

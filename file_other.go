@@ -28,6 +28,10 @@ func (*system) create(string, fs.FileMode) (table.File, table.ID, error) {
 
 func (*system) Watch(table.ID, table.Mode) (<-chan struct{}, func(bool)) { return nil, func(bool) {} }
 
+func (*system) Holders(table.ID, table.File) ([]table.Holder, error) {
+	return nil, errors.ErrUnsupported
+}
+
 func (*system) Sleep(d time.Duration) { time.Sleep(d) }
 
 func mayPermitLess(error) bool { return false }

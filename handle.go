@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/go-fasteners/fasteners/internal/table"
 )
@@ -62,24 +61,19 @@ func (h *handle) validate(ctx context.Context) error {
 }
 
 // acquire has a small frame, since it is on the stack of every goroutine that waits.
-func (h *handle) acquire(ctx context.Context, mode table.Mode, to *holds) error {
-	var start time.Time
-	if h.logger() != nil {
-		start = time.Now()
+func (h *handle) acquire(ctx context.Context, mode table.Mode, to *holds) (table.Hold, error) {
+	if h.options != nil && h.options.observed {
+		return h.acquireObserved(ctx, mode, to)
 	}
-	var hold table.Hold
-	err := h.validate(ctx)
+	hold, err := table.Hold{}, h.validate(ctx)
 	if err == nil {
 		hold, err = locks.Acquire(ctx, &h.request, mode, false)
 	}
-	if h.logger() != nil {
-		h.logAcquire(mode, start, err)
-	}
 	if err != nil {
-		return h.pathError("acquire", err)
+		return hold, h.pathError("acquire", waitError(ctx, err))
 	}
 	h.add(to, hold)
-	return nil
+	return hold, nil
 }
 
 func (h *handle) tryAcquire(mode table.Mode, to *holds) (bool, error) {
@@ -101,10 +95,8 @@ func (h *handle) tryAcquire(mode table.Mode, to *holds) (bool, error) {
 	return acquired, h.pathError("acquire", err)
 }
 
-func (h *handle) release(from *holds) error {
-	h.mu.Lock()
-	hold, err := from.take(h.path())
-	h.mu.Unlock()
+// release releases the lock, unless err says that it is not held.
+func (h *handle) release(hold table.Hold, err error) error {
 	if err == nil {
 		var same bool
 		if same, err = hold.Release(h.path()); !same {
@@ -119,6 +111,26 @@ func (h *handle) add(to *holds, hold table.Hold) {
 	h.mu.Lock()
 	*to = append(*to, hold)
 	h.mu.Unlock()
+}
+
+// take takes any hold out of a list, for a caller that does not know which one it has.
+func (h *handle) take(from *holds) (table.Hold, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return from.take(h.path())
+}
+
+// takeThis takes a certain hold out of a list.
+func (h *handle) takeThis(from *holds, hold table.Hold) (table.Hold, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	// If there are several on one file, any of them will do.
+	i := slices.Index(*from, hold)
+	if i < 0 {
+		return hold, ErrNotAcquired
+	}
+	*from = slices.Delete(*from, i, i+1)
+	return hold, nil
 }
 
 // holds are the holds of one mode that were acquired through one handle, oldest first. There can be
@@ -159,11 +171,6 @@ func (h *handle) logger() *slog.Logger {
 		return nil
 	}
 	return h.options.logger
-}
-
-//go:noinline
-func (h *handle) logAcquire(mode table.Mode, start time.Time, err error) {
-	h.log("acquire", err, slog.String("mode", mode.String()), slog.Duration("waited", time.Since(start)))
 }
 
 func (h *handle) log(what string, err error, attrs ...slog.Attr) {

@@ -127,6 +127,7 @@ func (py python) startIntervals(t *testing.T, log *eventLog, path, counter strin
 // Python's readers lock the whole file, including pending. While one of them holds the lock, a
 // waiting writer of ours does not keep new readers out.
 func TestPythonReadersLockPending(t *testing.T) {
+	t.Parallel()
 	py := findPython(t)
 	path := lockPath(t)
 	holder := py.startHolder(t, path, "read")
@@ -140,6 +141,7 @@ func TestPythonReadersLockPending(t *testing.T) {
 }
 
 func TestExclusionWithPython(t *testing.T) {
+	t.Parallel()
 	py := findPython(t)
 	for _, ours := range variantNames {
 		for _, theirs := range variantNames {
@@ -185,6 +187,7 @@ func TestExclusionWithPython(t *testing.T) {
 
 // As TestHoldIntervals, but half of the processes run Python.
 func TestHoldIntervalsWithPython(t *testing.T) {
+	t.Parallel()
 	py := findPython(t)
 	path := lockPath(t)
 	counter := newCounter(t)

@@ -15,9 +15,14 @@ var (
 	// ErrReplaced is wrapped by the error returned when releasing a lock whose path no longer names the
 	// locked file: the file was removed or replaced while the lock was held, or the path is relative and
 	// the current directory has changed ([os.Chdir]). The lock has been released, but another process may
-	// have held a lock on the new file at the same time.
-	ErrReplaced = errors.New("lock file was removed or replaced while locked")
+	// have held a lock on the new file at the same time. It wraps [ErrLost].
+	ErrReplaced error = replacedError{}
 )
+
+type replacedError struct{}
+
+func (replacedError) Error() string { return "lock file was removed or replaced while locked" }
+func (replacedError) Unwrap() error { return ErrLost }
 
 // An InterProcessLock is an exclusive lock: one goroutine of one process holds it at a time. It excludes
 // both readers and writers of an [InterProcessReaderWriterLock] on the same file.
@@ -50,7 +55,8 @@ func NewInterProcessLock(path string, opts ...Option) *InterProcessLock {
 // held. The error wraps ctx.Err(), the error of the operating system, or [fs.ErrInvalid] if the path or
 // an option is invalid.
 func (l *InterProcessLock) Acquire(ctx context.Context) error {
-	return l.acquire(ctx, table.Exclusive, &l.holds)
+	_, err := l.acquire(ctx, table.Exclusive, &l.holds)
+	return err
 }
 
 // TryAcquire acquires the lock without waiting and reports whether it succeeded. It returns false and a
@@ -63,7 +69,18 @@ func (l *InterProcessLock) TryAcquire() (bool, error) {
 //
 // Its error wraps [ErrNotAcquired] if the lock was not held, and [ErrReplaced] if it was released but its
 // file had been removed or replaced. Whatever the error, the lock is no longer held.
-func (l *InterProcessLock) Release() error { return l.release(&l.holds) }
+func (l *InterProcessLock) Release() error { return l.release(l.take(&l.holds)) }
+
+// Holders returns the processes that hold the lock or wait for it: first the holders, then those that wait,
+// among them all goroutines of this process. All that it tells is a hint, which may be out of date when it
+// is returned. Nobody holds the lock if there is no Holder that is not Waiting.
+//
+// On Linux these are all holders in processes of this machine, and the writers that wait in the kernel; of
+// the readers that wait there it does not know the PID. It looks at the descriptors of other processes only
+// if nothing else tells who holds the lock. On other POSIX systems it returns only one of several readers,
+// and no process that waits. On Windows it returns the processes that have the file open. Processes of other
+// machines, of other PID namespaces, and on file systems that are not known to be local have no PID.
+func (l *InterProcessLock) Holders() ([]Holder, error) { return l.holders(context.Background()) }
 
 // Acquired reports whether the lock is held through l. The result may be stale by the time it is returned
 // if other goroutines use l.

@@ -19,8 +19,12 @@ func (f option) apply(o *options) { f(o) }
 
 type options struct {
 	table.Options
-	logger  *slog.Logger // or nil
-	invalid error        // what is wrong with the options or the path
+	timeout     time.Duration // or 0
+	noticeAfter time.Duration
+	notice      func([]Holder) // or nil
+	logger      *slog.Logger   // or nil
+	observed    bool           // there is one of those
+	invalid     error          // what is wrong with the options or the path
 }
 
 // defaults are shared by all handles that are made without options: where many goroutines wait, each byte
@@ -76,8 +80,41 @@ func WithReaderPreference() Option {
 	return option(func(o *options) { o.ReaderPreference = true })
 }
 
+// WithTimeout bounds each wait for the lock: an acquire that has waited for d fails with an error that wraps
+// [context.DeadlineExceeded] and a [HeldError]. Unlike a deadline of the context, it does not bound the
+// function that [WithLock] calls. Zero is no timeout. If d is negative, acquiring the lock fails with
+// [fs.ErrInvalid].
+func WithTimeout(d time.Duration) Option {
+	if d < 0 {
+		return invalid("negative timeout")
+	}
+	return option(func(o *options) { o.timeout, o.observed = d, true })
+}
+
+// WithWaitNotice makes each wait for the lock that takes longer than after call notice, with those who hold
+// the lock as far as they are known, and again at growing distances as long as the wait goes on. The
+// distances double, from after, or a second if that is longer, up to a minute, or after if that is longer.
+//
+// It calls notice in a goroutine of its own, at most one call at a time for each wait. What notice does
+// cannot delay the lock: Acquire does not wait for a call that has begun, and begins none once the wait is
+// over. A nil notice is ignored. If after is negative, acquiring the lock fails with [fs.ErrInvalid].
+func WithWaitNotice(after time.Duration, notice func([]Holder)) Option {
+	if after < 0 {
+		return invalid("negative time before a notice")
+	}
+	return option(func(o *options) {
+		o.noticeAfter, o.notice = after, notice
+		o.observed = o.observed || notice != nil
+	})
+}
+
 // WithLogger makes the lock log every acquire, try, release and downgrade at [slog.LevelDebug], with its
-// outcome, also if it fails. A nil logger, which is the default, logs nothing.
+// outcome, also if it fails. At [slog.LevelInfo] it logs waits that take longer than a second, with the
+// holders of the lock, and again at growing distances; or at the times of [WithWaitNotice] if there is a
+// notice. A nil logger, which is the default, logs nothing.
 func WithLogger(logger *slog.Logger) Option {
-	return option(func(o *options) { o.logger = logger })
+	return option(func(o *options) {
+		o.logger = logger
+		o.observed = o.observed || logger != nil
+	})
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -58,6 +59,7 @@ func init() {
 // A waiter that never polls acquires the lock when it is released, when its holder dies, and when
 // the file is replaced.
 func TestWaiterIsWoken(t *testing.T) {
+	t.Parallel()
 	events := map[string]func(p *process, path string) error{
 		"release":     func(p *process, _ string) error { p.release(); return nil },
 		"death":       func(p *process, _ string) error { p.kill(); return nil },
@@ -240,8 +242,10 @@ func (p *process) contextSwitches() (n int) {
 
 // The locked range tells which process holds the lock and since when, as docs/protocol.md says.
 func TestHolderTag(t *testing.T) {
-	path := lockPath(t)
+	t.Parallel()
+	var wg sync.WaitGroup // most of the time is waiting
 	for variant, typ := range map[string]int16{"exclusive": unix.F_WRLCK, "write": unix.F_WRLCK, "read": unix.F_RDLCK} {
+		path := lockPath(t)
 		p := startHolder(t, path, variant)
 		checkTag(t, path, p, typ)
 		p.release()
@@ -250,15 +254,20 @@ func TestHolderTag(t *testing.T) {
 		v := exclusive(path)
 		v.mustAcquire(t)
 		p = startWaiter(t, path, variant, "cancelable")
-		time.Sleep(1100 * time.Millisecond) // the time in a tag is in seconds
-		released := time.Now().Truncate(time.Second)
-		v.mustRelease(t)
-		p.expect("held")
-		if acquired := checkTag(t, path, p, typ); acquired.Before(released) {
-			t.Errorf("%s lock was acquired at %v according to its tag, and was released at %v", variant, acquired, released)
-		}
-		p.release()
+		wg.Go(func() {
+			time.Sleep(1100 * time.Millisecond) // the time in a tag is in seconds
+			released := time.Now().Truncate(time.Second)
+			if err := v.release(); err != nil {
+				t.Error(err)
+			}
+			p.expect("held")
+			if acquired := checkTag(t, path, p, typ); acquired.Before(released) {
+				t.Errorf("%s lock was acquired at %v according to its tag, and was released at %v", variant, acquired, released)
+			}
+			p.release()
+		})
 	}
+	wg.Wait()
 }
 
 // checkTag checks that p holds the lock, according to F_OFD_GETLK, and returns since when.

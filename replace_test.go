@@ -38,6 +38,7 @@ func replaceFile(path string) error {
 // If the lock file of a holder is replaced, a waiter acquires the lock on the new file, and the
 // holder learns of it when it releases the lock.
 func TestReplacedWhileHeld(t *testing.T) {
+	t.Parallel()
 	replacements := map[string]func(path string) error{
 		"removed":  os.Remove,
 		"moved":    func(path string) error { return os.Rename(path, path+".old") },

@@ -31,7 +31,8 @@ func NewInterProcessReaderWriterLock(path string, opts ...Option) *InterProcessR
 // AcquireReadLock acquires the lock for reading, which it may share with other readers. Permission to
 // read the lock file suffices. Otherwise it behaves like [InterProcessLock.Acquire].
 func (l *InterProcessReaderWriterLock) AcquireReadLock(ctx context.Context) error {
-	return l.acquire(ctx, table.Shared, &l.readers)
+	_, err := l.acquire(ctx, table.Shared, &l.readers)
+	return err
 }
 
 // TryAcquireReadLock acquires the lock for reading without waiting and reports whether it succeeded. It
@@ -41,11 +42,12 @@ func (l *InterProcessReaderWriterLock) TryAcquireReadLock() (bool, error) {
 }
 
 // ReleaseReadLock releases one read lock. It returns the same errors as [InterProcessLock.Release].
-func (l *InterProcessReaderWriterLock) ReleaseReadLock() error { return l.release(&l.readers) }
+func (l *InterProcessReaderWriterLock) ReleaseReadLock() error { return l.release(l.take(&l.readers)) }
 
 // AcquireWriteLock acquires the lock for writing. It behaves like [InterProcessLock.Acquire].
 func (l *InterProcessReaderWriterLock) AcquireWriteLock(ctx context.Context) error {
-	return l.acquire(ctx, table.Exclusive, &l.writers)
+	_, err := l.acquire(ctx, table.Exclusive, &l.writers)
+	return err
 }
 
 // TryAcquireWriteLock acquires the lock for writing without waiting and reports whether it succeeded. It
@@ -55,7 +57,7 @@ func (l *InterProcessReaderWriterLock) TryAcquireWriteLock() (bool, error) {
 }
 
 // ReleaseWriteLock releases the write lock. It returns the same errors as [InterProcessLock.Release].
-func (l *InterProcessReaderWriterLock) ReleaseWriteLock() error { return l.release(&l.writers) }
+func (l *InterProcessReaderWriterLock) ReleaseWriteLock() error { return l.release(l.take(&l.writers)) }
 
 // Downgrade converts the write lock that was acquired through l to a read lock, to be released by
 // ReleaseReadLock. No other writer can acquire the lock in between. Waiting readers that arrived before
@@ -82,6 +84,11 @@ func (l *InterProcessReaderWriterLock) downgrade() error {
 	}
 	l.readers = append(l.readers, hold)
 	return nil
+}
+
+// Holders returns the processes that hold the lock or wait for it, like [InterProcessLock.Holders].
+func (l *InterProcessReaderWriterLock) Holders() ([]Holder, error) {
+	return l.holders(context.Background())
 }
 
 // Exists reports whether the lock file exists. That says nothing about whether the lock is held: the file

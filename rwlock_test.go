@@ -142,6 +142,7 @@ func TestDowngrade(t *testing.T) {
 // Several processes downgrade all the time. What a writer has read is unchanged when it goes on as
 // a reader.
 func TestDowngradeStress(t *testing.T) {
+	t.Parallel()
 	path := lockPath(t)
 	counter := newCounter(t)
 	log := newEventLog(t)

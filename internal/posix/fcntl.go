@@ -26,6 +26,14 @@ type Range struct{ Start, Len int64 }
 // Whole is the whole file, which is what Python's fcntl.lockf(fd, cmd) locks.
 var Whole = Range{0, 0}
 
+// A Lock is a record lock, as the kernel reports it.
+type Lock struct {
+	Range
+	Type    int16 // unix.F_RDLCK or unix.F_WRLCK
+	PID     int   // of the owner if that is a process of this PID namespace; 0 or less otherwise
+	Blocked bool  // it is not held, but waited for
+}
+
 // A Descriptor is an open file to lock. Only one goroutine at a time may call its methods, with two
 // exceptions: any number of them may call Conflict, and another may call any method but Wait while one is
 // in Wait.

@@ -38,8 +38,8 @@ func (f fileSystem) isSMB() bool {
 
 var isLocalOn sync.Map // of fileSystem and bool
 
-// isLocal reports whether the locks of the file are known to be kept by this machine's kernel.
-func (d *Descriptor) isLocal() bool {
+// IsLocal reports whether the locks of the file are known to be kept by the kernel of this machine.
+func (d *Descriptor) IsLocal() bool {
 	local, ok := isLocalOn.Load(d.fileSystem)
 	if !ok {
 		// The magic number does not tell what a file system is: 9p reports the one of the server's.

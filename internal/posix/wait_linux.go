@@ -30,7 +30,7 @@ var waits atomic.Int32
 // It returns errors.ErrUnsupported if the kernel cannot wait, or could not be made to end the wait. The
 // next call may succeed.
 func (d *Descriptor) Wait(ctx context.Context, typ int16, r Range) error {
-	if d.ownedByProcess() || !d.isLocal() || signal.Ignored(unix.SIGURG) {
+	if d.ownedByProcess() || !d.IsLocal() || signal.Ignored(unix.SIGURG) {
 		return errors.ErrUnsupported
 	}
 	defer waits.Add(-1)

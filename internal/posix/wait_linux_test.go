@@ -19,7 +19,7 @@ import (
 // canWait skips a test where the file system of its directory is not one on which a wait is possible.
 func canWait(t *testing.T, path string) {
 	t.Helper()
-	if !open(t, path).isLocal() {
+	if !open(t, path).IsLocal() {
 		if os.Getenv("FASTENERS_TEST_STRICT") != "" {
 			t.Fatal("missing: a local file system for temporary files")
 		}

@@ -17,8 +17,3 @@ const (
 // Wait is not supported. F_SETLKW cannot be canceled, and it reports false deadlocks (EDEADLK): the kernel
 // sees two processes wait for each other where only some of their goroutines do.
 func (d *Descriptor) Wait(context.Context, int16, Range) error { return errors.ErrUnsupported }
-
-type fileSystem struct{}
-
-func newFileSystem(int, uint64) fileSystem { return fileSystem{} }
-func (fileSystem) isSMB() bool             { return false }

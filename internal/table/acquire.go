@@ -11,20 +11,25 @@ import (
 const maxRetries = 1000
 
 // Acquire locks the file that r.Path names. If it returns nil, the path named the locked file at a moment
-// at which the file was locked. If ctx is done first, it returns ctx.Err() and leaves nothing behind.
+// at which the file was locked. If ctx is done first, it returns ctx.Err(), in a *WaitError if it has waited,
+// and leaves nothing behind.
 //
 // With try it does not wait for a release: it returns ErrBusy if the lock is held, or if another
 // goroutine of this process is already waiting for it.
 func (t *Table) Acquire(ctx context.Context, r *Request, mode Mode, try bool) (Hold, error) {
+	waited := false
 	for retries := 0; ; retries++ {
 		if err := ctx.Err(); err != nil {
+			if waited {
+				err = &WaitError{Err: err}
+			}
 			return Hold{}, err
 		}
 		e, w, err := t.attempt(ctx, r, mode, try, retries == 0)
 		if w != nil {
 			w.block(ctx) // not any deeper, to keep the stack small: see there
 			err = e.finish(ctx, w)
-			retries = 0
+			retries, waited = 0, true
 		}
 		if err == nil {
 			return Hold{e}, nil
@@ -33,13 +38,13 @@ func (t *Table) Acquire(ctx context.Context, r *Request, mode Mode, try bool) (H
 			return Hold{}, err
 		}
 		if err == errLateChange {
-			retries = 0
+			retries, waited = 0, true
 		}
 		if retries == maxRetries {
 			return Hold{}, err
 		}
 		if retries > maxRetries/10 {
-			time.Sleep(rand.N(200 * time.Microsecond)) // not in step with whatever changes the path
+			t.system.Sleep(rand.N(200 * time.Microsecond)) // not in step with whatever changes the path
 		}
 	}
 }
@@ -152,8 +157,7 @@ func (e *entry) join(r *Request, try, cached bool) (*waiter, error) {
 // finish acquires the lock for a goroutine whose wait in the queue is over.
 func (e *entry) finish(ctx context.Context, w *waiter) error {
 	if err := ctx.Err(); err != nil {
-		e.cancel(w) // even if w is resolved, too
-		return err
+		return e.cancel(w, err) // even if w is resolved, too
 	}
 	switch w.outcome {
 	case granted:
@@ -180,14 +184,18 @@ func (e *entry) finish(ctx context.Context, w *waiter) error {
 	return e.lead(ctx, w.request, w.mode, w.try)
 }
 
-// cancel is called by a goroutine that gives up its wait. What it has been granted at the last moment, it
-// gives back.
-func (e *entry) cancel(w *waiter) {
+// cancel is called by a goroutine that gives up its wait, and returns the error for that. What it has been
+// granted at the last moment, it gives back.
+func (e *entry) cancel(w *waiter, err error) *WaitError {
+	waitErr := &WaitError{ID: e.id, Err: err}
 	e.table.mu.Lock()
 	o := w.outcome
 	if o == queued {
 		e.queue.remove(w)
 		e.admitReadersLocked() // that wait only for w, a writer
+	}
+	if o == queued || o == leading {
+		waitErr = e.waitErrorLocked(err)
 	}
 	e.table.mu.Unlock()
 	switch o {
@@ -196,6 +204,7 @@ func (e *entry) cancel(w *waiter) {
 	case leading:
 		_ = e.stepDown(true)
 	}
+	return waitErr
 }
 
 // lead locks the file for the caller, which leads, or returns ErrBusy to a try. The leadership ends in any

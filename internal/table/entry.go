@@ -42,16 +42,22 @@ type entry struct {
 	state        state
 	queue        queue
 	holders      int       // while held
+	since        instant   // of the hold, while held
 	mode         Mode      // of the lock, while held
 	sliceEnd     time.Time // of the time slice: see fairness.go; zero if none has begun
 	path         string    // that named the file when the lock was last released, or ""
 	releasedAt   time.Time // when the lock was last released
 	pendingClose []File    // to be closed when the lock is free
+	spare        File      // the same, but Holders may use it until then
 	idleTimer    *time.Timer
 	idleTimerSet bool
 	leader       leader        // while waiting
 	checking     chan struct{} // closed when a check is over; nil if there is none: see checkLocked
 	recheck      recheck
+
+	heldBy      Holder // another process, that held the lock at heldByAt
+	heldByOther bool   // such a process was known then
+	heldByAt    instant
 
 	// These belong to the leader, and to table.mu while there is none. The holders may use file, too.
 	file       File
@@ -63,7 +69,7 @@ type entry struct {
 // becomeHeldLocked ends the leadership of a goroutine that has locked the file, and now is a holder. If it
 // is a reader, so become the readers at the head of the queue.
 func (e *entry) becomeHeldLocked(mode Mode) {
-	e.state, e.holders, e.mode = held, 1, mode
+	e.state, e.holders, e.mode, e.since, e.heldByOther = held, 1, mode, now(), false
 	e.grantReadersLocked()
 	for w := e.queue.head; w != nil && w.try; w = e.queue.head {
 		e.queue.pop()

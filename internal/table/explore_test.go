@@ -175,7 +175,7 @@ func (r *run) run() {
 			p := &proc{kernel: r.kernel, pid: len(procs), ownsLocks: r.ownsLocks}
 			procs = append(procs, p)
 			table := New(p, time.Millisecond)
-			table.minSlice, table.maxSlice, table.firstRecheck = r.slice, r.slice, time.Hour
+			table.minSlice, table.maxSlice, table.firstRecheck, table.freshHolder = r.slice, r.slice, time.Hour, -1
 			tables = append(tables, table)
 		}
 	}

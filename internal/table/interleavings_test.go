@@ -346,7 +346,7 @@ func TestContextIsDoneAsTheLockComes(t *testing.T) {
 				ctx.over.Store(true)
 				_, err = h.Release(path)
 				must(t, err)
-				if err := <-got; err != context.Canceled {
+				if err := <-got; !errors.Is(err, context.Canceled) {
 					t.Fatalf("error is %v", err)
 				}
 				if test.mode == Shared {
@@ -370,12 +370,12 @@ func TestContextIsDone(t *testing.T) {
 	k := newKernel()
 	table := New(&proc{kernel: k}, 0)
 	r := request(path)
-	if _, err := table.Acquire(ctx, r, Shared, false); err != context.Canceled || k.names[path] != nil {
+	if _, err := table.Acquire(ctx, r, Shared, false); !errors.Is(err, context.Canceled) || k.names[path] != nil {
 		t.Errorf("error is %v, file %v", err, k.names[path])
 	}
 	h, err := table.Acquire(context.Background(), r, Shared, false)
 	must(t, err)
-	if _, err := table.Acquire(ctx, r, Shared, false); err != context.Canceled {
+	if _, err := table.Acquire(ctx, r, Shared, false); !errors.Is(err, context.Canceled) {
 		t.Fatalf("error is %v", err)
 	}
 	_, err = h.Release(path)
@@ -551,7 +551,7 @@ func TestPolling(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		r := &Request{Path: path, Options: &Options{Delay: 10 * time.Millisecond, MaxDelay: 100 * time.Millisecond}}
-		if _, err := table.Acquire(ctx, r, Exclusive, false); err != context.DeadlineExceeded {
+		if _, err := table.Acquire(ctx, r, Exclusive, false); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error is %v", err)
 		}
 		tries = tries[20:] // the first are closer
@@ -580,7 +580,7 @@ func TestCreatorGivesUp(t *testing.T) {
 		acquire(ctx, table, Exclusive, func(_ Hold, err error) { got <- err })
 		ctx.over.Store(true)
 		open()
-		if err := <-got; err != context.Canceled {
+		if err := <-got; !errors.Is(err, context.Canceled) {
 			t.Errorf("error is %v", err)
 		}
 		time.Sleep(time.Second)

@@ -13,6 +13,7 @@ type queue struct {
 type waiter struct {
 	prev, next *waiter
 	request    *Request
+	since      instant
 	mode       Mode
 	try        bool // it waits only until the leader knows whether the lock is free
 
@@ -35,7 +36,7 @@ const (
 )
 
 func (q *queue) push(r *Request, mode Mode, try bool) *waiter {
-	w := &waiter{prev: q.tail, request: r, mode: mode, try: try, resolved: make(chan struct{})}
+	w := &waiter{prev: q.tail, request: r, since: now(), mode: mode, try: try, resolved: make(chan struct{})}
 	if q.tail == nil {
 		q.head = w
 	} else {

@@ -8,6 +8,7 @@ import "time"
 //     The waiter starts over on the new file.
 //   - Readers may hold the lock by now, where a writer of another process held it. A writer that waits for
 //     them as the leader locks pending, so that no more of them overtake it.
+//   - Another process may hold the lock by now, which the error of a wait should tell.
 //   - A writer of another process may have given up. Readers of this process that queue behind it can hold
 //     the lock together with others.
 //
@@ -80,12 +81,22 @@ func (e *entry) recheckNow() {
 		}
 		w = next
 	}
+	e.awaitCheckLocked() // of a goroutine that gives up
 	if l := &e.leader; e.state == waiting {
 		if isStale[l.request.Path] {
 			l.interrupt(errLateChange)
-		} else if l.blocked && l.mode == Exclusive && !l.request.ReaderPreference {
-			interrupt, err := l.interrupt, error(nil)
-			e.checkLocked(func() { err = e.file.LockPending() })
+		} else if l.blocked {
+			interrupt, pending := l.interrupt, l.mode == Exclusive && !l.request.ReaderPreference
+			var err error
+			var h Holder
+			var ok bool
+			e.checkLocked(func() {
+				h, ok = e.file.Holder()
+				if pending {
+					err = e.file.LockPending()
+				}
+			})
+			e.setHeldByLocked(h, ok)
 			if err != nil {
 				interrupt(err)
 			}
@@ -131,8 +142,7 @@ func (e *entry) checkLocked(check func()) {
 	e.checking = nil
 }
 
-// awaitCheckLocked waits for the end of a check. No other begins while the caller leads and is not
-// blocked.
+// awaitCheckLocked waits until there is no check. If the caller leads and is not blocked, no other begins.
 func (e *entry) awaitCheckLocked() {
 	for e.checking != nil {
 		over := e.checking

@@ -11,19 +11,18 @@ import "time"
 //   - Otherwise it unlocks the file and steps down.
 func (e *entry) release(path string) error {
 	e.table.mu.Lock()
-	now := time.Now()
 	e.table.setPathLocked(e, path)
-	e.releasedAt = now
+	e.releasedAt = time.Now()
 	e.holders--
 	if e.holders > 0 {
 		e.table.mu.Unlock()
 		return nil
 	}
 	next := e.queue.head
-	over := next == nil || !now.Before(e.sliceEnd)
+	over := next == nil || !e.releasedAt.Before(e.sliceEnd)
 	if !over && e.mode == Exclusive && next.mode == Exclusive {
 		e.queue.pop()
-		e.holders = 1
+		e.holders, e.since = 1, instant(e.releasedAt.Sub(start))
 		if next.request.Path == path {
 			next.resolve(grantedSame)
 		} else {
@@ -77,6 +76,10 @@ func (e *entry) stepDown(keep bool) (err error) {
 	for {
 		others := e.pendingClose
 		e.pendingClose = nil
+		if e.spare != nil {
+			others = append(others, e.spare)
+			e.spare = nil
+		}
 		done := !keep || e.queue.head == nil && e.table.idleTimeout == 0
 		if len(others) == 0 && (e.file == nil || !done) {
 			break
@@ -153,7 +156,7 @@ func (e *entry) closeLaterLocked() {
 func (e *entry) closeIdle() {
 	e.table.mu.Lock()
 	e.idleTimerSet = false
-	if e.state != idle || e.file == nil && len(e.pendingClose) == 0 {
+	if e.state != idle || e.file == nil && e.spare == nil && len(e.pendingClose) == 0 {
 		e.table.mu.Unlock()
 		return
 	}

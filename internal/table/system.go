@@ -48,12 +48,18 @@ type System interface {
 	// releases. The caller must call stop, and tell whether it has locked the file.
 	Watch(id ID, mode Mode) (released <-chan struct{}, stop func(locked bool))
 
+	// Holders returns the holders of the lock on the file id in other processes, and those that wait for
+	// it, as far as they are known. The file f is open, or nil if it cannot be opened. A process of which
+	// nothing else is known has no PID.
+	Holders(id ID, f File) ([]Holder, error)
+
 	// Sleep is time.Sleep, exact to a fraction of a millisecond where the system can do that.
 	Sleep(time.Duration)
 }
 
 // A File is an open descriptor of a lock file. Only one goroutine at a time may call its methods, with two
-// exceptions: any number of them may call Pending, and one may call LockPending while another is in Wait.
+// exceptions: any number of them may call Pending and Holder, and one may call LockPending while another is
+// in Wait.
 //
 // Any method that returns an error may wrap ErrRetry.
 type File interface {
@@ -79,6 +85,10 @@ type File interface {
 
 	// Pending reports whether a writer of another process keeps new readers from acquiring the lock.
 	Pending() (bool, error)
+
+	// Holder returns a holder of the lock in another process, or false if there is none, or none is known.
+	// It takes no longer than TryLock. Any number of goroutines may call it.
+	Holder() (Holder, bool)
 
 	// Downgrade converts an exclusive lock to a shared one. There is no moment at which another process
 	// can lock the file exclusively. If it fails, the lock is still exclusive.

@@ -25,7 +25,7 @@ type Table struct {
 	idleTimeout time.Duration
 
 	// These are the constants of those names, except in tests.
-	minSlice, maxSlice, firstRecheck time.Duration
+	minSlice, maxSlice, firstRecheck, freshHolder time.Duration
 
 	// mu protects all that follows, and most of each entry. It is never held during a system call.
 	mu       sync.Mutex
@@ -42,6 +42,7 @@ func New(system System, idleTimeout time.Duration) *Table {
 		minSlice:     minSlice,
 		maxSlice:     maxSlice,
 		firstRecheck: firstRecheck,
+		freshHolder:  freshHolder,
 		entries:      make(map[ID]*entry),
 		paths:        make(map[string]*entry),
 		creating:     make(map[string]chan struct{}),
@@ -61,6 +62,9 @@ func (h Hold) Release(path string) (same bool, err error) {
 	}
 	return true, h.entry.release(path)
 }
+
+// ID returns the identity of the locked file.
+func (h Hold) ID() ID { return h.entry.id }
 
 // SameFile reports whether path names the locked file, or the system cannot tell.
 func (h Hold) SameFile(path string) bool {
@@ -113,9 +117,12 @@ func (t *Table) adopt(f File, id ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entryLocked(id)
-	if e.state == idle && e.file == nil {
+	switch {
+	case e.state == idle && e.file == nil:
 		e.file, e.releasedAt = f, time.Now() // it stays open as if the lock had just been released
-	} else {
+	case e.spare == nil:
+		e.spare = f
+	default:
 		e.pendingClose = append(e.pendingClose, f)
 	}
 	if e.state == idle {

@@ -390,7 +390,7 @@ func TestCreating(t *testing.T) {
 		acquire(t.Context(), table, Exclusive, note)
 		cancel()
 		synctest.Wait()
-		if len(errs) != 1 || errs[0] != context.Canceled {
+		if len(errs) != 1 || !errors.Is(errs[0], context.Canceled) {
 			t.Fatalf("errors are %v, want that of the context", errs)
 		}
 		close(release)
@@ -454,7 +454,7 @@ func TestPending(t *testing.T) {
 					cancel()
 					synctest.Wait()
 					if ctx.Err() != nil {
-						if err := <-got; err != context.Canceled {
+						if err := <-got; !errors.Is(err, context.Canceled) {
 							t.Errorf("error is %v", err)
 						}
 						passes(true)

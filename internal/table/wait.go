@@ -12,7 +12,8 @@ type leader struct {
 	request   *Request
 	mode      Mode
 	interrupt context.CancelCauseFunc // ends the wait, which returns the cause
-	blocked   bool                    // in the kernel
+	since     instant
+	blocked   bool // in the kernel
 }
 
 // wait waits until it has locked the file, for a leader that has found it locked. A recheck can interrupt
@@ -22,7 +23,7 @@ func (e *entry) wait(ctx context.Context, r *Request, mode Mode) error {
 	defer interrupt(nil)
 	e.table.mu.Lock()
 	e.state, e.sliceEnd = waiting, time.Time{}
-	e.leader = leader{r, mode, interrupt, false}
+	e.leader = leader{r, mode, interrupt, now(), false}
 	e.refuseTriesLocked()
 	e.recheck.beginLocked(e)
 	e.table.mu.Unlock()
@@ -34,7 +35,9 @@ func (e *entry) wait(ctx context.Context, r *Request, mode Mode) error {
 	cause := context.Cause(interruptible)
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		e.table.mu.Lock()
+		defer e.table.mu.Unlock()
+		return e.waitErrorLocked(ctx.Err())
 	case cause != nil:
 		return cause
 	}
@@ -47,6 +50,7 @@ func (e *entry) blockOrPoll(ctx context.Context, r *Request, mode Mode) (err err
 	released, stop := e.table.system.Watch(e.id, mode)
 	defer func() { stop(err == nil) }()
 	for s := (schedule{r.Options, min(time.Millisecond, r.Delay)}); ; {
+		e.askHolder(recentHolder)
 		if e.file != nil { // it is nil as long as another process keeps the file from being opened
 			if mode == Exclusive && !r.ReaderPreference {
 				if err := e.file.LockPending(); err != nil {
@@ -57,6 +61,9 @@ func (e *entry) blockOrPoll(ctx context.Context, r *Request, mode Mode) (err err
 			err := e.file.Wait(ctx, mode)
 			e.setBlocked(false)
 			if !errors.Is(err, errors.ErrUnsupported) {
+				if ctx.Err() != nil {
+					e.askHolder(e.table.freshHolder)
+				}
 				return err
 			}
 		}

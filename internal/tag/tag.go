@@ -6,6 +6,7 @@ package tag
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -46,6 +47,14 @@ func (t Tag) PID() int { return int(t >> namespaceBits & (1<<pidBits - 1)) }
 // Namespace returns a number from 1 to 1023 for the PID namespace of the holder, or 0 if the holder does not
 // know it. Namespaces with different numbers are different.
 func (t Tag) Namespace() int { return int(t & (1<<namespaceBits - 1)) }
+
+// SameNamespace reports whether the holder is in the PID namespace of this process. Two namespaces in 1023
+// are taken for the same one. The answer is false if the system has namespaces, and either is not known.
+func (t Tag) SameNamespace() bool {
+	own := ownNamespace()
+	hasNamespaces := runtime.GOOS == "linux" || runtime.GOOS == "android"
+	return t.Namespace() == int(own) && (own != 0 || !hasNamespaces)
+}
 
 // ownNamespace is asked for once: it does not change while the process runs.
 var ownNamespace = sync.OnceValue(func() uint64 {

@@ -1,0 +1,187 @@
+//go:build unix || windows
+
+package fasteners_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/go-fasteners/fasteners"
+)
+
+var (
+	_ fasteners.ContextLocker             = (*fasteners.InterProcessLock)(nil)
+	_ fasteners.ContextReaderWriterLocker = (*fasteners.InterProcessReaderWriterLock)(nil)
+)
+
+// A holdFunc acquires a lock in one of the ways that supply a context.
+type holdFunc func(context.Context) (context.Context, func() error, error)
+
+func holdFuncs(path string) map[string]holdFunc {
+	rw := fasteners.NewInterProcessReaderWriterLock(path)
+	return map[string]holdFunc{
+		"exclusive": fasteners.NewInterProcessLock(path).Hold,
+		"read":      rw.HoldRead,
+		"write":     rw.HoldWrite,
+	}
+}
+
+// The context of a hold has what ctx has, and is done when ctx is, and when the lock is released, whenever
+// somebody asks first.
+func TestContextOfHold(t *testing.T) {
+	type key struct{}
+	path := lockPath(t)
+	for name, hold := range holdFuncs(path) {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(context.WithValue(background, key{}, "value"))
+			ctx, cancelDeadline := context.WithTimeout(ctx, time.Hour)
+			defer cancelDeadline()
+			held, release, err := hold(ctx)
+			must(t, err)
+			if held.Value(key{}) != "value" || held.Value("other") != nil {
+				t.Error("a value is not that of ctx")
+			}
+			if d, ok := held.Deadline(); !ok || time.Until(d) < time.Minute {
+				t.Error("the deadline is not that of ctx")
+			}
+			if err := context.Cause(held); err != nil || held.Err() != nil {
+				t.Errorf("held, and the error of the context is %v", err)
+			}
+			child, cancelChild := context.WithCancel(held)
+			defer cancelChild()
+			must(t, release())
+			<-held.Done()
+			<-child.Done()
+			if held.Err() != context.Canceled || context.Cause(held) != context.Canceled {
+				t.Errorf("released, and the error of the context is %v, cause %v", held.Err(), context.Cause(held))
+			}
+
+			held, release, err = hold(ctx)
+			must(t, err)
+			cancel(errCause)
+			<-held.Done()
+			if held.Err() != context.Canceled || context.Cause(held) != errCause {
+				t.Errorf("canceled, and the error of the context is %v, cause %v", held.Err(), context.Cause(held))
+			}
+			must(t, release())
+
+			held, release, err = hold(background)
+			must(t, err)
+			must(t, release())
+			<-held.Done() // only now somebody asks
+			if held.Err() != context.Canceled {
+				t.Errorf("asked after the release, the error of the context is %v", held.Err())
+			}
+
+			held, release, err = hold(ctx)
+			checkError(t, err, "acquire", path, context.Canceled)
+			if held != nil || release != nil {
+				t.Error("a hold that has failed has a context, or a release")
+			}
+		})
+	}
+}
+
+// The context of fn ends when the lock file is removed or replaced, with that cause. The release reports it,
+// too.
+func TestContextOfLostHold(t *testing.T) {
+	if !filesCanBeReplacedWhileOpen {
+		t.Skip("an open file cannot be removed or moved here")
+	}
+	path := lockPath(t)
+	for name, hold := range holdFuncs(path) {
+		t.Run(name, func(t *testing.T) {
+			held, release, err := hold(background)
+			must(t, err)
+			child, cancel := context.WithCancel(held)
+			defer cancel()
+			must(t, os.Remove(path))
+			<-child.Done()
+			for _, ctx := range []context.Context{held, child} {
+				cause := context.Cause(ctx)
+				if ctx.Err() != context.Canceled || !errors.Is(cause, fasteners.ErrReplaced) || !errors.Is(cause, fasteners.ErrLost) {
+					t.Errorf("error is %v, cause %v", ctx.Err(), cause)
+				}
+			}
+			checkError(t, release(), "release", path, fasteners.ErrReplaced)
+
+			// Found only by the release.
+			held, release, err = hold(background)
+			must(t, err)
+			done := held.Done()
+			must(t, os.Remove(path))
+			checkError(t, release(), "release", path, fasteners.ErrLost)
+			<-done
+			if cause := context.Cause(held); !errors.Is(cause, fasteners.ErrReplaced) {
+				t.Errorf("cause is %v", cause)
+			}
+		})
+	}
+	lock := fasteners.NewInterProcessLock(path)
+	err := fasteners.WithLock(background, lock, func(ctx context.Context) error {
+		must(t, os.Remove(path))
+		<-ctx.Done()
+		return context.Cause(ctx)
+	})
+	if !errors.Is(err, fasteners.ErrReplaced) {
+		t.Errorf("error is %v", err)
+	}
+}
+
+// A release ends its own hold and no other, and only once.
+func TestReleaseOfHold(t *testing.T) {
+	path := lockPath(t)
+	rw := fasteners.NewInterProcessReaderWriterLock(path)
+	first, releaseFirst, err := rw.HoldRead(background)
+	must(t, err)
+	second, releaseSecond, err := rw.HoldRead(background)
+	must(t, err)
+	must(t, releaseFirst())
+	checkError(t, releaseFirst(), "release", path, fasteners.ErrNotAcquired)
+	if first.Err() == nil || second.Err() != nil {
+		t.Errorf("errors of the contexts: %v, %v", first.Err(), second.Err())
+	}
+	exclusive(path).mustTry(t, false)
+	must(t, releaseSecond())
+	exclusive(path).mustTry(t, true)
+
+	// Release ends a hold, too.
+	lock := fasteners.NewInterProcessLock(path)
+	_, release, err := lock.Hold(background)
+	must(t, err)
+	if !lock.Acquired() {
+		t.Error("held, and not acquired")
+	}
+	must(t, lock.Release())
+	checkError(t, release(), "release", path, fasteners.ErrNotAcquired)
+}
+
+// A plainLocker is a Locker and nothing else.
+type plainLocker struct{ fasteners.Locker }
+
+type plainReaderWriterLocker struct{ fasteners.ReaderWriterLocker }
+
+// A Locker that supplies no context is used as it is: fn gets ctx itself.
+func TestPlainLockers(t *testing.T) {
+	path := lockPath(t)
+	lock := plainLocker{fasteners.NewInterProcessLock(path)}
+	rw := plainReaderWriterLocker{fasteners.NewInterProcessReaderWriterLock(path)}
+	calls := 0
+	fn := func(ctx context.Context) error {
+		if ctx != background {
+			t.Errorf("the context of fn is %v", ctx)
+		}
+		exclusive(path).mustTry(t, false)
+		calls++
+		return nil
+	}
+	must(t, fasteners.WithLock(background, lock, fn))
+	must(t, fasteners.WithReadLock(background, rw, fn))
+	must(t, fasteners.WithWriteLock(background, rw, fn))
+	if calls != 3 {
+		t.Errorf("%d calls", calls)
+	}
+}

@@ -1,0 +1,84 @@
+//go:build unix
+
+package fasteners
+
+import (
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/go-fasteners/fasteners/internal/posix"
+	"github.com/go-fasteners/fasteners/internal/table"
+	"github.com/go-fasteners/fasteners/internal/tag"
+)
+
+func (f *file) Holder() (table.Holder, bool) {
+	l, err := f.oneLock()
+	if err != nil || l == nil {
+		return table.Holder{}, false
+	}
+	return holder(*l, f.IsLocal()), true
+}
+
+// oneLock returns a lock of another owner on the first byte, which every holder locks, or nil if there is
+// none.
+func (f *file) oneLock() (*posix.Lock, error) {
+	lk, err := f.Conflict(unix.F_WRLCK, posix.Range{Start: 0, Len: 1})
+	if err != nil || lk.Type == unix.F_UNLCK {
+		return nil, err
+	}
+	return &posix.Lock{Range: posix.Range{Start: lk.Start, Len: lk.Len}, Type: lk.Type, PID: int(lk.Pid)}, nil
+}
+
+// Holders asks for one lock on the file, and looks for that and all others in the list of the system.
+func (*system) Holders(id table.ID, f table.File) ([]table.Holder, error) {
+	var one *posix.Lock
+	local := false
+	if f, ok := f.(*file); ok {
+		var err error
+		if one, err = f.oneLock(); err != nil {
+			return nil, err
+		}
+		local = f.IsLocal()
+	}
+	locks := posix.LocksOf(id.Volume, id.File, one, one != nil && one.Len >= mainBase)
+	if one != nil && !slices.ContainsFunc(locks, func(l posix.Lock) bool { return l.Range == one.Range && !l.Blocked }) {
+		locks = append(locks, *one) // one of a PID namespace that the list leaves out, for example
+	}
+	var holders []table.Holder
+	for _, l := range locks {
+		if l.Start != 0 {
+			continue // pending: the owner also holds main, or waits for it
+		}
+		h := holder(l, local)
+		if local && h.PID == 0 && !l.Blocked {
+			h.PID = posix.OwnerOf(l, id.Volume, id.File)
+		}
+		if h.PID != os.Getpid() {
+			holders = append(holders, h)
+		}
+	}
+	return holders, nil
+}
+
+// holder returns what is known about the owner of a lock. Only on a local file system the owner is a process
+// of this machine. The kernel tells its ID in our PID namespace, but not if the lock belongs to an open file
+// description; then the tag does.
+func holder(l posix.Lock, local bool) table.Holder {
+	h := table.Holder{Mode: table.Exclusive, Waiting: l.Blocked}
+	if l.Type == unix.F_RDLCK {
+		h.Mode = table.Shared
+	}
+	if local {
+		h.PID = max(l.PID, 0)
+	}
+	if l.Start == 0 && l.Len >= mainBase {
+		t := tag.Tag(l.Len - mainBase)
+		h.Since = t.Time()
+		if local && h.PID == 0 && t.SameNamespace() {
+			h.PID = t.PID()
+		}
+	}
+	return h
+}

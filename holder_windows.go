@@ -1,0 +1,50 @@
+package fasteners
+
+import (
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+
+	"github.com/go-fasteners/fasteners/internal/table"
+)
+
+// Holder returns none: the system tells only which processes have the file open.
+func (f *file) Holder() (table.Holder, bool) { return table.Holder{}, false }
+
+// Holders returns the other processes that have the file open, or none if the system does not tell that
+// (Wine 8 does not). To find out by locking the file could make a try of another process fail.
+func (*system) Holders(id table.ID, opened table.File) ([]table.Holder, error) {
+	f, ok := opened.(*file)
+	if !ok {
+		return nil, nil
+	}
+	var holders []table.Holder
+	for _, pid := range f.users() {
+		if pid != os.Getpid() {
+			holders = append(holders, table.Holder{PID: pid, Mode: table.Exclusive, Opened: true})
+		}
+	}
+	return holders, nil
+}
+
+var ntQueryInformationFile = windows.NewLazySystemDLL("ntdll.dll").NewProc("NtQueryInformationFile")
+
+// users returns the processes that have the file open.
+func (f *file) users() (pids []int) {
+	const fileProcessIdsUsingFileInformation = 47 // FILE_INFORMATION_CLASS, since Windows Vista
+	var info struct {
+		n    uint32
+		pids [1000]uintptr
+	}
+	var iosb windows.IO_STATUS_BLOCK
+	status, _, _ := ntQueryInformationFile.Call(uintptr(f.handle), uintptr(unsafe.Pointer(&iosb)),
+		uintptr(unsafe.Pointer(&info)), unsafe.Sizeof(info), fileProcessIdsUsingFileInformation)
+	if status != 0 {
+		return nil
+	}
+	for _, pid := range info.pids[:min(int(info.n), len(info.pids))] {
+		pids = append(pids, int(pid))
+	}
+	return pids
+}

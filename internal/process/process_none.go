@@ -1,0 +1,5 @@
+//go:build !unix && !windows
+
+package process
+
+func exists(int) bool { return false }

@@ -1,0 +1,5 @@
+//go:build !linux && !darwin && !windows
+
+package process
+
+func command(int) string { return "" }

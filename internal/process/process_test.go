@@ -1,0 +1,29 @@
+package process
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+)
+
+func TestOwnProcess(t *testing.T) {
+	want := filepath.Base(os.Args[0])
+	if runtime.GOOS != "linux" && runtime.GOOS != "darwin" && runtime.GOOS != "windows" {
+		want = ""
+	}
+	if got := Command(os.Getpid()); got != want {
+		t.Errorf("command is %q, want %q", got, want)
+	}
+	if !Exists(os.Getpid()) {
+		t.Error("this process does not exist")
+	}
+}
+
+// A PID beyond the largest one (pid_max of proc_sys_kernel(5), 4,194,304) is of no process.
+func TestNoProcess(t *testing.T) {
+	const pid = 1<<22 + 1
+	if Exists(pid) || Command(pid) != "" {
+		t.Errorf("process %d exists, and runs %q", pid, Command(pid))
+	}
+}

@@ -1,0 +1,7 @@
+//go:build unix
+
+package process
+
+import "golang.org/x/sys/unix"
+
+func exists(pid int) bool { return unix.Kill(pid, 0) != unix.ESRCH }

@@ -1,0 +1,244 @@
+package table
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func (d *descriptor) Holder() (h Holder, ok bool) {
+	_ = d.call("holder", always, func() error {
+		d.check("asked about")
+		h, ok = d.ino.heldBy(d.owner())
+		return nil
+	})
+	return h, ok
+}
+
+// heldBy returns a lock that asking does not own.
+func (ino *inode) heldBy(asking any) (Holder, bool) {
+	for owner, mode := range ino.locks {
+		if owner == asking {
+			continue
+		}
+		if d, ok := owner.(*descriptor); ok {
+			owner = d.proc
+		}
+		return Holder{PID: owner.(*proc).pid + 1000, Mode: mode}, true
+	}
+	return Holder{}, false
+}
+
+func (p *proc) Holders(id ID, f File) (holders []Holder, err error) {
+	err = p.call("holders", always, func() error {
+		if f != nil {
+			f.(*descriptor).check("asked about")
+		}
+		if h, ok := p.files[id].heldBy(nil); ok && h.PID != p.pid+1000 {
+			holders = append(holders, h)
+		}
+		return nil
+	})
+	return holders, err
+}
+
+// processes returns the tables of n processes, in which goroutines use the file of path.
+func processes(k *kernel, n int) (tables []*Table) {
+	for i := range n {
+		tables = append(tables, New(&proc{kernel: k, pid: i}, 0))
+	}
+	return tables
+}
+
+// The error of a wait tells who holds the lock: another process, for the leader and for those that queue
+// behind it, and this process, for those that queue behind a goroutine of it.
+func TestWaitErrorTellsTheHolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		tables := processes(k, 2)
+		giveUp := func(table *Table, want Holder) {
+			t.Helper()
+			ctx, cancel := context.WithCancel(t.Context())
+			const n = 5
+			errs := make(chan error, n)
+			for range n {
+				go func() {
+					_, err := table.Acquire(ctx, request(path), Exclusive, false)
+					errs <- err
+				}()
+			}
+			time.Sleep(time.Minute)
+			cancel()
+			for range n {
+				var err *WaitError
+				if !errors.As(<-errs, &err) || err.Err != context.Canceled || len(err.Holders) != 1 {
+					t.Fatalf("error is %#v", err)
+				}
+				h := err.Holders[0]
+				if h.Since.IsZero() != want.Since.IsZero() || !h.Since.IsZero() && time.Since(h.Since) < time.Minute {
+					t.Errorf("held since %v", h.Since)
+				}
+				h.Since = want.Since
+				if h != want {
+					t.Errorf("held by %+v, want %+v", h, want)
+				}
+			}
+		}
+		h, err := tables[0].Acquire(t.Context(), request(path), Exclusive, false)
+		must(t, err)
+		giveUp(tables[1], Holder{PID: 1000, Mode: Exclusive})
+		giveUp(tables[0], Holder{PID: pid, Mode: Exclusive, Since: time.Now()})
+		_, err = h.Release(path)
+		must(t, err)
+		mustBeEmpty(t, tables[1])
+	})
+}
+
+// A leader that polls does not ask at the end, but from time to time.
+func TestPollingLeaderKnowsTheHolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		one, other := New(&proc{kernel: k, ownsLocks: true}, 0), New(&proc{kernel: k, pid: 1, ownsLocks: true}, 0)
+		h, err := one.Acquire(t.Context(), request(path), Exclusive, false)
+		must(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err = other.Acquire(ctx, request(path), Shared, false)
+		var waitErr *WaitError
+		if !errors.As(err, &waitErr) || len(waitErr.Holders) != 1 || waitErr.Holders[0].PID != 1000 {
+			t.Errorf("error is %#v", err)
+		}
+		_, err = h.Release(path)
+		must(t, err)
+	})
+}
+
+// A context that is done before any wait is no wait that has ended.
+func TestNoWaitNoWaitError(t *testing.T) {
+	table := New(&proc{kernel: newKernel(path)}, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := table.Acquire(ctx, request(path), Exclusive, false); err != context.Canceled {
+		t.Errorf("error is %#v", err)
+	}
+}
+
+// Holders has all goroutines of this process and one descriptor, however often it is called.
+func TestHoldersOfTheTable(t *testing.T) {
+	for _, ownsLocks := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			k := newKernel(path)
+			table := New(&proc{kernel: k, ownsLocks: ownsLocks}, 0)
+			check := func(want ...Holder) {
+				t.Helper()
+				for range 10 {
+					_, got, err := table.Holders(path)
+					must(t, err)
+					if len(got) != len(want) {
+						t.Fatalf("holders are %+v, want %+v", got, want)
+					}
+					for i := range got {
+						if want[i].PID == pid && !got[i].Since.Equal(want[i].Since) {
+							t.Errorf("holder %d since %v, want %v", i, got[i].Since, want[i].Since)
+						}
+						got[i].Since = want[i].Since
+						if got[i] != want[i] {
+							t.Errorf("holder %d is %+v, want %+v", i, got[i], want[i])
+						}
+					}
+				}
+			}
+			check()
+			if _, holders, err := table.Holders("not there"); holders != nil || err != nil {
+				t.Errorf("holders of no file: %v, %v", holders, err)
+			}
+			h, err := table.Acquire(t.Context(), request(path), Exclusive, false)
+			must(t, err)
+			own := Holder{PID: pid, Mode: Exclusive, Since: time.Now()}
+			time.Sleep(time.Minute)
+			check(own)
+			released := make(chan Hold)
+			acquire(t.Context(), table, Shared, func(h Hold, err error) { must(t, err); released <- h })
+			reader := Holder{PID: pid, Mode: Shared, Waiting: true, Since: time.Now()}
+			time.Sleep(time.Minute)
+			check(own, reader)
+			if len(k.open) > 2 {
+				t.Errorf("%d descriptors are open", len(k.open))
+			}
+
+			other := New(&proc{kernel: k, pid: 1, ownsLocks: ownsLocks}, 0)
+			ctx, cancel := context.WithCancel(t.Context())
+			acquire(ctx, other, Exclusive, func(Hold, error) {})
+			waiting := Holder{PID: pid, Mode: Exclusive, Waiting: true, Since: time.Now()}
+			time.Sleep(time.Minute)
+			_, got, err := other.Holders(path)
+			must(t, err)
+			if len(got) == 2 && got[1].Since.Equal(waiting.Since) {
+				got[1].Since = waiting.Since
+			}
+			if len(got) != 2 || got[0].PID != 1000 || got[0].Waiting || got[1] != waiting {
+				t.Errorf("for the other process, holders are %+v", got)
+			}
+			cancel()
+			_, err = h.Release(path)
+			must(t, err)
+			h = <-released
+			time.Sleep(time.Minute)
+			_, err = h.Release(path)
+			must(t, err)
+			check()
+			time.Sleep(time.Second)
+			mustBeEmpty(t, table)
+			if len(k.faults) > 0 {
+				t.Error(k.faults)
+			}
+		})
+	}
+}
+
+// A recheck waits for the end of a check that a goroutine makes as it gives up.
+func TestChecksDoNotOverlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		tables := processes(k, 2)
+		h, err := tables[0].Acquire(t.Context(), request(path), Exclusive, false)
+		must(t, err)
+		leader := make(chan Hold)
+		acquire(t.Context(), tables[1], Exclusive, func(h Hold, err error) { must(t, err); leader <- h })
+		ctx, cancel := context.WithCancel(t.Context())
+		gaveUp := make(chan error)
+		go func() {
+			_, err := tables[1].Acquire(ctx, request(path), Exclusive, false)
+			gaveUp <- err
+		}()
+		time.Sleep(time.Minute)
+
+		goOn := make(chan bool)
+		k.setSched(func(c *call) {
+			go func() {
+				if c.name == "holder" {
+					<-goOn
+				}
+				k.mu.Lock()
+				defer k.mu.Unlock()
+				c.do()
+				close(c.done)
+			}()
+		})
+		cancel()
+		time.Sleep(time.Minute) // for rechecks
+		close(goOn)
+		if err := <-gaveUp; !errors.Is(err, context.Canceled) {
+			t.Errorf("error is %v", err)
+		}
+		k.setSched(nil)
+		_, err = h.Release(path)
+		must(t, err)
+		h = <-leader
+		_, err = h.Release(path)
+		must(t, err)
+		mustBeEmpty(t, tables[1])
+	})
+}

@@ -10,7 +10,7 @@ import (
 
 func (d *descriptor) Holder() (h Holder, ok bool) {
 	_ = d.call("holder", always, func() error {
-		d.check("asked about")
+		d.mustBeOpen("asked about")
 		h, ok = d.ino.heldBy(d.owner())
 		return nil
 	})
@@ -26,7 +26,11 @@ func (ino *inode) heldBy(asking any) (Holder, bool) {
 		if d, ok := owner.(*descriptor); ok {
 			owner = d.proc
 		}
-		return Holder{PID: owner.(*proc).pid + 1000, Mode: mode}, true
+		h := Holder{Mode: mode}
+		if p, ok := owner.(*proc); ok { // and not another program
+			h.PID = p.pid + 1000
+		}
+		return h, true
 	}
 	return Holder{}, false
 }
@@ -34,9 +38,9 @@ func (ino *inode) heldBy(asking any) (Holder, bool) {
 func (p *proc) Holders(id ID, f File) (holders []Holder, err error) {
 	err = p.call("holders", always, func() error {
 		if f != nil {
-			f.(*descriptor).check("asked about")
+			f.(*descriptor).mustBeOpen("asked about")
 		}
-		if h, ok := p.files[id].heldBy(nil); ok && h.PID != p.pid+1000 {
+		if h, ok := p.inodes[id].heldBy(nil); ok && h.PID != p.pid+1000 {
 			holders = append(holders, h)
 		}
 		return nil
@@ -86,12 +90,10 @@ func TestWaitErrorTellsTheHolder(t *testing.T) {
 				}
 			}
 		}
-		h, err := tables[0].Acquire(t.Context(), request(path), Exclusive, false)
-		must(t, err)
+		h := acquire(t, tables[0], Exclusive)
 		giveUp(tables[1], Holder{PID: 1000, Mode: Exclusive})
 		giveUp(tables[0], Holder{PID: pid, Mode: Exclusive, Since: time.Now()})
-		_, err = h.Release(path)
-		must(t, err)
+		release(t, h)
 		mustBeEmpty(t, tables[1])
 	})
 }
@@ -101,17 +103,15 @@ func TestPollingLeaderKnowsTheHolder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
 		one, other := New(&proc{kernel: k, ownsLocks: true}, 0), New(&proc{kernel: k, pid: 1, ownsLocks: true}, 0)
-		h, err := one.Acquire(t.Context(), request(path), Exclusive, false)
-		must(t, err)
+		h := acquire(t, one, Exclusive)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		_, err = other.Acquire(ctx, request(path), Shared, false)
+		_, err := other.Acquire(ctx, request(path), Shared, false)
 		var waitErr *WaitError
 		if !errors.As(err, &waitErr) || len(waitErr.Holders) != 1 || waitErr.Holders[0].PID != 1000 {
 			t.Errorf("error is %#v", err)
 		}
-		_, err = h.Release(path)
-		must(t, err)
+		release(t, h)
 	})
 }
 
@@ -154,13 +154,11 @@ func TestHoldersOfTheTable(t *testing.T) {
 			if _, holders, err := table.Holders("not there"); holders != nil || err != nil {
 				t.Errorf("holders of no file: %v, %v", holders, err)
 			}
-			h, err := table.Acquire(t.Context(), request(path), Exclusive, false)
-			must(t, err)
+			h := acquire(t, table, Exclusive)
 			own := Holder{PID: pid, Mode: Exclusive, Since: time.Now()}
 			time.Sleep(time.Minute)
 			check(own)
-			released := make(chan Hold)
-			acquire(t.Context(), table, Shared, func(h Hold, err error) { must(t, err); released <- h })
+			queued := goAcquire(t.Context(), table, request(path), Shared)
 			reader := Holder{PID: pid, Mode: Shared, Waiting: true, Since: time.Now()}
 			time.Sleep(time.Minute)
 			check(own, reader)
@@ -170,7 +168,7 @@ func TestHoldersOfTheTable(t *testing.T) {
 
 			other := New(&proc{kernel: k, pid: 1, ownsLocks: ownsLocks}, 0)
 			ctx, cancel := context.WithCancel(t.Context())
-			acquire(ctx, other, Exclusive, func(Hold, error) {})
+			goAcquire(ctx, other, request(path), Exclusive)
 			waiting := Holder{PID: pid, Mode: Exclusive, Waiting: true, Since: time.Now()}
 			time.Sleep(time.Minute)
 			_, got, err := other.Holders(path)
@@ -182,63 +180,37 @@ func TestHoldersOfTheTable(t *testing.T) {
 				t.Errorf("for the other process, holders are %+v", got)
 			}
 			cancel()
-			_, err = h.Release(path)
-			must(t, err)
-			h = <-released
+			release(t, h)
+			h = queued.mustHold(t)
 			time.Sleep(time.Minute)
-			_, err = h.Release(path)
-			must(t, err)
+			release(t, h)
 			check()
 			time.Sleep(time.Second)
 			mustBeEmpty(t, table)
-			if len(k.faults) > 0 {
-				t.Error(k.faults)
-			}
+			mustBeClean(t, k)
 		})
 	}
 }
 
 // A recheck waits for the end of a check that a goroutine makes as it gives up.
-func TestChecksDoNotOverlap(t *testing.T) {
+func TestRecheckDuringCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
-		tables := processes(k, 2)
-		h, err := tables[0].Acquire(t.Context(), request(path), Exclusive, false)
-		must(t, err)
-		leader := make(chan Hold)
-		acquire(t.Context(), tables[1], Exclusive, func(h Hold, err error) { must(t, err); leader <- h })
+		table := New(&proc{kernel: k}, 0)
+		other := heldByAnother(t, k)
+		leader := goAcquire(t.Context(), table, request(path), Exclusive)
 		ctx, cancel := context.WithCancel(t.Context())
-		gaveUp := make(chan error)
-		go func() {
-			_, err := tables[1].Acquire(ctx, request(path), Exclusive, false)
-			gaveUp <- err
-		}()
+		canceled := goAcquire(ctx, table, request(path), Exclusive)
 		time.Sleep(time.Minute)
 
-		goOn := make(chan bool)
-		k.setSched(func(c *call) {
-			go func() {
-				if c.name == "holder" {
-					<-goOn
-				}
-				k.mu.Lock()
-				defer k.mu.Unlock()
-				c.do()
-				close(c.done)
-			}()
-		})
+		resume := k.holdBack("holder")
 		cancel()
 		time.Sleep(time.Minute) // for rechecks
-		close(goOn)
-		if err := <-gaveUp; !errors.Is(err, context.Canceled) {
-			t.Errorf("error is %v", err)
-		}
-		k.setSched(nil)
-		_, err = h.Release(path)
-		must(t, err)
-		h = <-leader
-		_, err = h.Release(path)
-		must(t, err)
-		mustBeEmpty(t, tables[1])
+		resume()
+		canceled.mustFail(t, context.Canceled)
+		release(t, other)
+		release(t, leader.mustHold(t))
+		mustBeEmpty(t, table)
+		mustBeClean(t, k)
 	})
 }

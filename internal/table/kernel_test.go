@@ -1,104 +1,151 @@
 package table
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// A kernel has files with locks on them, and processes that use them. It stands in for the real one
-// where a test wants every system call to happen when it says so.
-type kernel struct {
-	// sched, if there is one, decides when a system call happens. Of waits only if it asks whether a call
-	// is ready.
-	sched      func(*call)
-	schedWaits bool
+// The tests of this package run on a simulated kernel. This comment explains how to read them.
+//
+// What is simulated: a kernel has inodes with locks on them, paths that name inodes, and processes. A
+// proc is one process. It implements System, so each process of a test has a Table of its own:
+//
+//	k := newKernel(path)                       // a kernel with one file
+//	table := New(&proc{kernel: k}, 0)          // the table of process 0
+//	other := New(&proc{kernel: k, pid: 1}, 0)  // the table of process 1
+//
+// A descriptor, in kernel_file_test.go, implements File. Descriptors own locks, as open file descriptions
+// do on Linux; with proc.ownsLocks the process owns them, and closing any descriptor of the file drops
+// them. What a Table must never do, such as closing a locked file, is recorded in kernel.faults.
+//
+// How calls are scheduled: each method that stands for a system call makes a call (proc.call), which has
+// a name, such as "try" for TryLock. By default a call happens immediately. With kernel.intercept it
+// happens when the interceptor wants it to: intercept receives the call, and the goroutine that makes the
+// call is blocked until another one, or intercept itself, performs it. A wait in the kernel is not such a
+// call; it blocks until the lock is free or the context is done. With interceptWaits, which only the
+// explorer sets, a wait consists of calls, too: see descriptor.Wait.
+//
+// How a test lets a call happen: holdBack intercepts the calls of one name until the test calls resume.
+//
+//	resume := k.holdBack("try")                    // from now on, TryLock blocks
+//	leader := goAcquire(ctx, table, r, Exclusive)  // leads, and is blocked in TryLock
+//	waiter := goAcquire(ctx, table, r, Exclusive)  // queues behind the leader
+//	resume()                                       // the leader's TryLock returns
+//	h := leader.mustHold(t)
+//
+// Such a test runs in a bubble of testing/synctest. There, synctest.Wait returns when every other
+// goroutine of the test is blocked; goAcquire calls it, and so returns when its goroutine has the lock or
+// waits for something. Time passes only when all goroutines are blocked, so time.Sleep lets timers fire,
+// and takes no real time.
+//
+// The explorer intercepts all calls and performs them one at a time, in many orders: see explore_test.go.
 
-	mu      sync.Mutex
-	changed chan struct{} // closed when a lock is dropped or a wait withdrawn, but with schedWaits
-	names   map[string]*inode
-	files   map[ID]*inode
-	inodes  uint64
-	now     int // counts system calls and removals
-	open    []*descriptor
-	faults  []string // of what the table did wrong
+// A kernel has files with locks on them, and processes that use them.
+type kernel struct {
+	// intercept, if not nil, receives each call before it happens, and decides when it does.
+	intercept      func(*call)
+	interceptWaits bool // waits in the kernel consist of calls, too
+
+	// mu protects all that follows, and the inodes, processes and descriptors. A function that is given
+	// to proc.call runs under mu.
+	mu        sync.Mutex
+	changed   chan struct{} // closed when a lock is dropped or a context is done
+	paths     map[string]*inode
+	inodes    map[ID]*inode
+	lastInode uint64
+	now       int // the number of calls and removals so far
+	open      []*descriptor
+	faults    []string // what a table did wrong
 }
 
 // An inode is a file. Its locks have owners: descriptors, or the processes that own their locks.
 type inode struct {
-	id      ID
-	locks   map[any]Mode
-	pending any // the owner of the lock on it, or nil
-
-	// When a process has locked it last, and when it was removed.
-	locked  map[*proc]int
-	removed int
+	id        ID
+	locks     map[any]Mode
+	pending   any           // the owner of the pending lock, or nil
+	lockedAt  map[*proc]int // when each process last locked the file
+	removedAt int           // 0 if its path was never removed
 }
 
 // A proc is a process, and the System of its table.
 type proc struct {
 	*kernel
 	pid        int
-	ownsLocks  bool // they go with any descriptor of the file, and nobody waits for them in the kernel
-	dead       bool
-	fail       map[string]error // what the next system call of a name fails with
-	failAlways map[string]error // what each of them fails with
+	ownsLocks  bool             // closing a descriptor drops them all, and the kernel offers no wait
+	dead       bool             // its calls have no effect
+	fail       map[string]error // by name of a call: the error of the next one
+	failAlways map[string]error // by name of a call: the error of each
 }
 
-// A call is a system call that is to happen.
+// A call is a system call that has not happened yet.
 type call struct {
 	proc  *proc
 	name  string
-	ready func() bool // whether it would not block
+	ready func() bool // reports whether it would not block
 	do    func()
-	done  chan struct{}
+	done  chan struct{} // closed when it has happened
 }
 
 func newKernel(paths ...string) *kernel {
-	k := &kernel{names: map[string]*inode{}, files: map[ID]*inode{}, changed: make(chan struct{})}
+	k := &kernel{paths: map[string]*inode{}, inodes: map[ID]*inode{}, changed: make(chan struct{})}
 	for _, p := range paths {
 		k.create(p)
 	}
 	return k
 }
 
+// create makes path name a new file.
 func (k *kernel) create(path string) *inode {
-	k.inodes++
-	ino := &inode{id: ID{1, k.inodes}, locks: map[any]Mode{}, locked: map[*proc]int{}}
-	k.names[path] = ino
-	k.files[ino.id] = ino
+	k.lastInode++
+	ino := &inode{id: ID{1, k.lastInode}, locks: map[any]Mode{}, lockedAt: map[*proc]int{}}
+	k.paths[path] = ino
+	k.inodes[ino.id] = ino
 	return ino
 }
 
-// unlink takes the name of a file away.
+// unlink removes path. The file goes on to exist for those that have it open.
 func (k *kernel) unlink(path string) {
-	if ino := k.names[path]; ino != nil {
-		delete(k.names, path)
+	if ino := k.paths[path]; ino != nil {
+		delete(k.paths, path)
 		k.now++
-		ino.removed = k.now
+		ino.removedAt = k.now
 	}
 }
 
-// change wakes those who wait in the kernel.
-func (k *kernel) change() {
+// remove is unlink for a caller that does not hold mu.
+func (k *kernel) remove(path string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.unlink(path)
+}
+
+// replace makes path name a new file, for a caller that does not hold mu.
+func (k *kernel) replace(path string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.unlink(path)
+	k.create(path)
+}
+
+// wakeWaiters lets all that wait in the kernel look again at what they wait for.
+func (k *kernel) wakeWaiters() {
 	close(k.changed)
 	k.changed = make(chan struct{})
 }
 
+// fault records that a table has done something wrong.
 func (k *kernel) fault(format string, args ...any) {
 	k.faults = append(k.faults, fmt.Sprintf(format, args...))
 }
 
 var errDead = errors.New("process is dead")
 
-// call makes a system call, now or when the scheduler wants it. Of a dead process it does
-// nothing.
+// call makes a system call, and returns when it has happened.
 func (p *proc) call(name string, ready func() bool, do func() error) (err error) {
 	c := &call{p, name, ready, nil, make(chan struct{})}
 	c.do = func() {
@@ -116,43 +163,72 @@ func (p *proc) call(name string, ready func() bool, do func() error) (err error)
 		}
 	}
 	p.mu.Lock()
-	sched := p.sched
-	if sched == nil {
-		c.do()
-	}
+	intercept := p.intercept
 	p.mu.Unlock()
-	if sched != nil {
-		sched(c)
+	if intercept == nil {
+		c.perform()
+	} else {
+		intercept(c)
 		<-c.done
 	}
 	return err
 }
 
-// setSched is for when system calls may be under way.
-func (k *kernel) setSched(sched func(*call)) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.sched = sched
-}
-
-// count makes system calls of a name, or all, count up n.
-func (k *kernel) count(n *atomic.Int64, name string) {
-	k.setSched(func(c *call) {
-		if name == "" || c.name == name {
-			n.Add(1)
-		}
-		k.mu.Lock()
-		c.do()
-		k.mu.Unlock()
-		close(c.done)
-	})
+// perform makes the call happen, and lets the goroutine that has made it go on.
+func (c *call) perform() {
+	c.proc.mu.Lock()
+	defer c.proc.mu.Unlock()
+	c.do()
+	close(c.done)
 }
 
 func always() bool { return true }
 
+// setIntercept sets intercept while calls may be under way.
+func (k *kernel) setIntercept(intercept func(*call)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.intercept = intercept
+}
+
+// holdBack keeps the calls of one name from happening until resume is called. All others happen
+// immediately.
+func (k *kernel) holdBack(name string) (resume func()) {
+	resumed := make(chan struct{})
+	k.setIntercept(func(c *call) {
+		if c.name == name {
+			<-resumed
+		}
+		c.perform()
+	})
+	return func() { close(resumed) }
+}
+
+// count counts in n the calls of one name from now on, or of any name if that is empty.
+func (k *kernel) count(n *atomic.Int64, name string) {
+	k.setIntercept(func(c *call) {
+		if name == "" || c.name == name {
+			n.Add(1)
+		}
+		c.perform()
+	})
+}
+
+// kill kills the process. Its locks last until reap is called, as they last for a moment in a real
+// kernel.
+func (p *proc) kill() (reap func()) {
+	p.dead = true
+	return func() {
+		for _, d := range p.descriptors() {
+			d.dropLocks()
+			p.forget(d)
+		}
+	}
+}
+
 func (p *proc) Identify(path string) (id ID, err error) {
 	err = p.call("identify", always, func() error {
-		ino := p.names[path]
+		ino := p.paths[path]
 		if ino == nil {
 			return fs.ErrNotExist
 		}
@@ -162,17 +238,17 @@ func (p *proc) Identify(path string) (id ID, err error) {
 	return id, err
 }
 
-func (p *proc) SameFile(path string, id ID) (named bool, err error) {
+func (p *proc) SameFile(path string, id ID) (same bool, err error) {
 	err = p.call("same file", always, func() error {
-		named = p.names[path] != nil && p.names[path].id == id
+		same = p.paths[path] != nil && p.paths[path].id == id
 		return nil
 	})
-	return named, err
+	return same, err
 }
 
 func (p *proc) Open(path string, mode Mode) (f File, id ID, err error) {
 	err = p.call("open", always, func() error {
-		if p.names[path] == nil {
+		if p.paths[path] == nil {
 			return fs.ErrNotExist
 		}
 		f, id = p.descriptor(path, mode)
@@ -183,7 +259,7 @@ func (p *proc) Open(path string, mode Mode) (f File, id ID, err error) {
 
 func (p *proc) Create(path string, mode Mode, perm fs.FileMode) (f File, id ID, err error) {
 	err = p.call("create", always, func() error {
-		if p.names[path] == nil {
+		if p.paths[path] == nil {
 			p.create(path)
 		}
 		f, id = p.descriptor(path, mode)
@@ -192,14 +268,15 @@ func (p *proc) Create(path string, mode Mode, perm fs.FileMode) (f File, id ID, 
 	return f, id, err
 }
 
-// Watch tells nothing, so that a process that polls gets the lock by its tries.
+// Watch reports no releases, so a process that polls has to acquire the lock by its tries.
 func (p *proc) Watch(ID, Mode) (<-chan struct{}, func(bool)) { return nil, func(bool) {} }
 
 func (p *proc) Sleep(d time.Duration) { time.Sleep(d) }
 
-// descriptor opens path. A path that says "read-only" can be opened for one mode at a time.
+// descriptor opens path. A descriptor of a path that contains "read-only" permits only the mode for which
+// it was opened.
 func (p *proc) descriptor(path string, mode Mode) (*descriptor, ID) {
-	d := &descriptor{proc: p, ino: p.names[path]}
+	d := &descriptor{proc: p, ino: p.paths[path]}
 	if strings.Contains(path, "read-only") {
 		d.only = mode
 	}
@@ -207,207 +284,18 @@ func (p *proc) descriptor(path string, mode Mode) (*descriptor, ID) {
 	return d, d.ino.id
 }
 
-// A descriptor is an open file, and the File of a table.
-type descriptor struct {
-	*proc
-	ino  *inode
-	only Mode // if not 0, all that it permits
+var _ System = (*proc)(nil)
+
+// failNext makes the next call of that name fail.
+func (p *proc) failNext(name string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fail[name] = err
 }
 
-func (d *descriptor) owner() any {
-	if d.ownsLocks {
-		return d.proc
-	}
-	return d
-}
-
-func (d *descriptor) Permits(mode Mode) bool { return d.only == 0 || d.only == mode }
-
-// free reports whether d could be locked in mode. Pending keeps readers out, not writers.
-func (d *descriptor) free(mode Mode) bool {
-	if p := d.ino.pending; mode == Shared && p != nil && p != d.owner() {
-		return false
-	}
-	for owner, held := range d.ino.locks {
-		if owner != d.owner() && (held == Exclusive || mode == Exclusive) {
-			return false
-		}
-	}
-	return true
-}
-
-func (d *descriptor) TryLock(mode Mode) (ok bool, err error) {
-	err = d.call("try", always, func() error {
-		d.check("locked")
-		if d.ino.locks[d.owner()] != 0 {
-			d.fault("a lock is converted")
-		}
-		if ok = d.free(mode); ok {
-			d.lock(mode)
-		}
-		return nil
-	})
-	return ok, err
-}
-
-func (d *descriptor) lock(mode Mode) {
-	d.check("locked")
-	d.ino.locks[d.owner()] = mode
-	d.ino.locked[d.proc] = d.now
-}
-
-// Wait is granted at any time when the lock is free, and withdrawn at any time after ctx is done. As in
-// the real kernel, the one may come before the other has had its effect.
-func (d *descriptor) Wait(ctx context.Context, mode Mode) error {
-	if d.ownsLocks {
-		return errors.ErrUnsupported
-	}
-	if !d.schedWaits {
-		return d.waitUnscheduled(ctx, mode)
-	}
-	withdrawn := false
-	stop := context.AfterFunc(ctx, func() {
-		_ = d.call("withdraw", always, func() error { withdrawn = true; return nil })
-	})
-	defer stop()
-	ready := func() bool { return d.dead || withdrawn || d.free(mode) }
-	err := d.call("wait", ready, func() error {
-		if !withdrawn {
-			d.lock(mode)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return d.call("return", always, func() error {
-		if withdrawn {
-			return ctx.Err()
-		}
-		return nil
-	})
-}
-
-func (d *descriptor) waitUnscheduled(ctx context.Context, mode Mode) error {
-	stop := context.AfterFunc(ctx, func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.change()
-	})
-	defer stop()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for {
-		switch fail := d.fail["wait"]; {
-		case d.dead:
-			return errDead
-		case fail != nil:
-			delete(d.fail, "wait")
-			return fail
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case d.free(mode):
-			d.lock(mode)
-			return nil
-		}
-		changed := d.changed
-		d.mu.Unlock()
-		<-changed
-		d.mu.Lock()
-	}
-}
-
-func (d *descriptor) Unlock() error {
-	return d.call("unlock", always, func() error {
-		d.check("unlocked")
-		d.drop()
-		return nil
-	})
-}
-
-// drop drops what the owner has.
-func (d *descriptor) drop() {
-	delete(d.ino.locks, d.owner())
-	if d.ino.pending == d.owner() {
-		d.ino.pending = nil
-	}
-	d.change()
-}
-
-func (d *descriptor) LockPending() error {
-	return d.call("lock pending", always, func() error {
-		d.check("locked")
-		readers := false
-		for owner, held := range d.ino.locks {
-			readers = readers || owner != d.owner() && held == Shared
-		}
-		if readers && d.ino.pending == nil {
-			d.ino.pending = d.owner()
-		}
-		return nil
-	})
-}
-
-func (d *descriptor) Pending() (pending bool, err error) {
-	err = d.call("pending", always, func() error {
-		d.check("asked about")
-		pending = d.ino.pending != nil && d.ino.pending != d.owner()
-		return nil
-	})
-	return pending, err
-}
-
-func (d *descriptor) Downgrade() error {
-	return d.call("downgrade", always, func() error {
-		d.check("downgraded")
-		if d.ino.locks[d.owner()] != Exclusive {
-			d.fault("what is not locked exclusively is downgraded")
-		}
-		d.ino.locks[d.owner()] = Shared
-		if d.ino.pending == d.owner() {
-			d.ino.pending = nil
-		}
-		d.change()
-		return nil
-	})
-}
-
-func (d *descriptor) Close() error {
-	return d.call("close", always, func() error {
-		d.check("closed")
-		if d.ino.locks[d.owner()] != 0 {
-			d.fault("process %d closes a file on which it has a lock", d.pid)
-		}
-		d.drop()
-		d.kernel.open = slices.DeleteFunc(d.kernel.open, func(o *descriptor) bool { return o == d })
-		return nil
-	})
-}
-
-func (d *descriptor) check(done string) {
-	if !slices.Contains(d.kernel.open, d) {
-		d.fault("process %d: a closed descriptor is %s", d.pid, done)
-	}
-}
-
-// kill ends the process. A moment later its locks are gone.
-func (p *proc) kill() (reap func()) {
-	p.dead = true
-	return func() {
-		for _, d := range slices.Clone(p.open) {
-			if d.proc == p {
-				d.drop()
-			}
-		}
-		p.kernel.open = slices.DeleteFunc(p.kernel.open, func(d *descriptor) bool { return d.proc == p })
-	}
-}
-
-// tryAcquire acquires the lock without waiting, and reports whether it has.
-func tryAcquire(t *Table, r *Request, mode Mode) (Hold, bool, error) {
-	h, err := t.Acquire(context.Background(), r, mode, true)
-	if err == ErrBusy {
-		return Hold{}, false, nil
-	}
-	return h, err == nil, err
+// failures returns how many of those calls have not happened.
+func (p *proc) failures() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.fail)
 }

@@ -5,14 +5,15 @@
 // number of readers. The two types exclude each other on the same file, under whatever path it is opened.
 // If a holder exits, for whatever reason, the operating system releases its lock.
 //
-//	var lock = fasteners.NewInterProcessLock("/run/report/lock")
+//	var lock = fasteners.NewInterProcessLock("/run/report/lock", fasteners.WithTimeout(5*time.Second))
 //
 //	func report(ctx context.Context) error {
-//		waitCtx, cancel := context.WithTimeout(ctx, 5*time.Second) // bounds the wait only
-//		defer cancel()
-//		return fasteners.WithLock(waitCtx, lock, func(context.Context) error {
-//			return writeReport(ctx)
-//		})
+//		err := fasteners.WithLock(ctx, lock, writeReport)
+//		var held *fasteners.HeldError
+//		if errors.As(err, &held) {
+//			log.Print(err) // … held by process 4711 (backup) for 12s: context deadline exceeded
+//		}
+//		return err
 //	}
 //
 // # The lock file
@@ -46,9 +47,10 @@
 //
 // # Waiting
 //
-// Every wait is bounded by a context. When the context is done, Acquire returns immediately, with an
-// error for which [errors.Is] reports [context.DeadlineExceeded] or [context.Canceled], and leaves
-// nothing behind. On Linux the kernel does the waiting, on file systems known to be local: it grants the
+// Every wait is bounded by a context, and by [WithTimeout], which bounds nothing but the wait. When the
+// context is done, Acquire returns immediately, with an error for which [errors.Is] reports
+// [context.DeadlineExceeded] or [context.Canceled], and leaves nothing behind. A [HeldError] in it tells who
+// holds the lock; [WithWaitNotice] tells while the wait goes on. On Linux the kernel does the waiting, on file systems known to be local: it grants the
 // lock as soon as the holder releases it or exits. On Windows a release wakes waiters of the same
 // session. Otherwise waiters poll: see [WithPollInterval]. In any case a waiter notices within about a
 // second that its file was removed or replaced.
@@ -61,6 +63,6 @@
 //
 // # Errors
 //
-// Lock methods return errors of type [*fs.PathError], with Op "acquire", "release" or "downgrade". Use
+// Lock methods return errors of type [*fs.PathError], with Op "acquire", "release", "downgrade" or "holders". Use
 // [errors.Is] and [errors.As] to test for their cause.
 package fasteners

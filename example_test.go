@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -14,24 +16,25 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
-// These stand for what a program does.
+// These stand for what a program has and does.
 var (
 	lockFile    = filepath.Join(os.TempDir(), fmt.Sprintf("fasteners-example-%d.lock", os.Getpid()))
+	dataFile    = filepath.Join(os.TempDir(), fmt.Sprintf("fasteners-example-%d.json", os.Getpid()))
 	ctx         = context.Background()
 	writeReport = func(context.Context) error { fmt.Println("written"); return nil }
 	readReport  = func(context.Context) error { fmt.Println("read"); return nil }
+	update      = func(data []byte) []byte { return append(data, '.') }
 )
 
 func ExampleWithLock() {
-	lock := fasteners.NewInterProcessLock(lockFile)
+	lock := fasteners.NewInterProcessLock(lockFile, fasteners.WithTimeout(5*time.Second))
 
-	waitCtx, cancel := context.WithTimeout(ctx, 5*time.Second) // bounds the wait, not the work
-	defer cancel()
-	err := fasteners.WithLock(waitCtx, lock, func(context.Context) error {
+	err := fasteners.WithLock(ctx, lock, func(ctx context.Context) error {
 		return writeReport(ctx)
 	})
-	if errors.Is(err, context.DeadlineExceeded) {
-		log.Print("timed out")
+	var held *fasteners.HeldError
+	if errors.As(err, &held) {
+		log.Print(err) // acquire report.lock: held by process 4711 (backup) for 12s: context deadline exceeded
 	}
 	// Output: written
 }
@@ -46,7 +49,7 @@ func ExampleInterProcessLock_Acquire() {
 	}
 	fmt.Println("acquired:", lock.Acquired())
 	if err := lock.Release(); err != nil {
-		log.Print(err) // fasteners.ErrReplaced, for one
+		log.Print(err) // fasteners.ErrReplaced, for example
 	}
 	// Output: acquired: true
 }
@@ -55,16 +58,37 @@ func ExampleInterProcessLock_TryAcquire() {
 	lock := fasteners.NewInterProcessLock(lockFile)
 
 	ok, err := lock.TryAcquire()
-	switch {
-	case err != nil:
+	if err != nil {
 		log.Fatal(err)
-	case !ok:
-		fmt.Println("another instance is running")
-	default:
-		defer lock.Release()
-		fmt.Println("this is the only instance")
 	}
+	if !ok {
+		log.Fatal("another instance is running")
+	}
+	defer lock.Release()
+	fmt.Println("this is the only instance")
 	// Output: this is the only instance
+}
+
+// A lock file beside the data, and a rename, so that no reader ever finds half of the data.
+func Example_dataFile() {
+	lock := fasteners.NewInterProcessLock(dataFile + ".lock")
+
+	err := fasteners.WithLock(ctx, lock, func(context.Context) error {
+		data, err := os.ReadFile(dataFile)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := os.WriteFile(dataFile+".new", update(data), 0o666); err != nil {
+			return err
+		}
+		return os.Rename(dataFile+".new", dataFile)
+	})
+
+	data, _ := os.ReadFile(dataFile)
+	fmt.Println(string(data), err)
+	os.Remove(dataFile)
+	os.Remove(dataFile + ".lock")
+	// Output: . <nil>
 }
 
 func ExampleInterProcessReaderWriterLock() {
@@ -89,6 +113,34 @@ func ExampleInterProcessLocked() {
 		log.Fatal(err)
 	}
 	// Output: written
+}
+
+func ExampleWithWaitNotice() {
+	lock := fasteners.NewInterProcessLock(lockFile,
+		fasteners.WithWaitNotice(time.Second, func(holders []fasteners.Holder) {
+			fmt.Fprintln(os.Stderr, "waiting for the report, locked by", holders)
+		}),
+		fasteners.WithLogger(slog.Default())) // or both in the log
+
+	fmt.Println(fasteners.WithLock(ctx, lock, writeReport))
+	// Output:
+	// written
+	// <nil>
+}
+
+func ExampleInterProcessLock_Holders() {
+	lock := fasteners.NewInterProcessLock(lockFile)
+	fmt.Println(lock.Holders())
+	err := fasteners.WithLock(ctx, lock, func(context.Context) error {
+		holders, err := lock.Holders()
+		fmt.Println(holders)
+		return err
+	})
+	fmt.Println(err)
+	// Output:
+	// [] <nil>
+	// [this process]
+	// <nil>
 }
 
 func ExampleWithPollInterval() {

@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"regexp"
 	"runtime/debug"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -17,8 +19,8 @@ import (
 	"github.com/rogpeppe/go-internal/lockedfile"
 )
 
-// comparisonFile has the table, below the heading "## Comparison".
-const comparisonFile = "comparison.md"
+// comparisonFile has the table. The README has a part of it, below the heading "## Comparison".
+const comparisonFile = "../docs/comparison.md"
 
 // A cell of the table, to be determined by running the tool.
 type cell struct {
@@ -38,6 +40,7 @@ var rows = []struct {
 	{"Goroutines exclude each other through one value", (*cell).goroutines},
 	{"Readers and a writer", (*cell).readers},
 	{"Waiting writer keeps new readers out", (*cell).writerWaits},
+	{"Wait that times out tells who holds the lock", (*cell).explains},
 	{"Removal of a held lock file is reported", (*cell).removal},
 	{"Waiter moves to a replaced lock file", (*cell).replacement},
 	{"Excludes flock(1)", (*cell).excludesFlock},
@@ -116,37 +119,65 @@ func TestComparison(t *testing.T) {
 	}
 }
 
+// TestComparisonInReadme compares each cell of the table in the README with the same one of the whole table.
+func TestComparisonInReadme(t *testing.T) {
+	_, whole := readComparison(t)
+	readme, err := os.ReadFile("../README.md")
+	must(t, err)
+	_, section, _ := strings.Cut(string(readme), "\n## Comparison\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	part := readTable(t, section)
+	if len(part) < 2 {
+		t.Fatal("there is no table")
+	}
+	for _, row := range part {
+		i := slices.IndexFunc(whole, func(r []string) bool { return r[0] == row[0] })
+		if i < 0 {
+			t.Errorf("there is no row %q", row[0])
+			continue
+		}
+		for j, cell := range row {
+			k := slices.Index(whole[0], part[0][j])
+			if k < 0 || cell != whole[i][k] {
+				t.Errorf("%s, %s: the README says %q", row[0], part[0][j], cell)
+			}
+		}
+	}
+}
+
 var markdownLink = regexp.MustCompile(`\[([^]]+)\]\([^)]*\)`)
 
-// readComparison returns the section of that name and its table, without links and bold type.
+// readComparison returns the page and its table.
 func readComparison(t *testing.T) (text string, table [][]string) {
 	t.Helper()
-	file, err := os.ReadFile(comparisonFile)
+	page, err := os.ReadFile(comparisonFile)
 	must(t, err)
-	_, text, ok := strings.Cut("\n"+string(file), "\n## Comparison\n")
-	if !ok {
-		t.Fatalf("%s has no comparison", comparisonFile)
+	table = readTable(t, string(page))
+	if len(table) == 0 || len(table[0]) != 1+len(tools) {
+		t.Fatalf("%s has no table, or another number of columns than %d", comparisonFile, 1+len(tools))
 	}
-	text, _, _ = strings.Cut(text, "\n## ")
+	return string(page), table
+}
+
+// readTable returns the cells of a table, without links and bold type.
+func readTable(t *testing.T, text string) (table [][]string) {
+	t.Helper()
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|--") {
 			continue
 		}
 		line = strings.ReplaceAll(markdownLink.ReplaceAllString(line, "$1"), "**", "")
-		cells := strings.Split(strings.Trim(line, "|"), "|")
-		if len(cells) != 1+len(tools) {
-			t.Fatalf("a row has %d cells: %s", len(cells), line)
-		}
-		for i := range cells {
-			cells[i] = strings.TrimSpace(cells[i])
+		cells := strings.Split(strings.TrimSuffix(strings.TrimPrefix(line, "|"), "|"), "|")
+		for i, c := range cells {
+			cells[i] = strings.TrimSpace(c)
 		}
 		table = append(table, cells)
+		if len(cells) != len(table[0]) {
+			t.Fatalf("a row has %d cells: %s", len(cells), line)
+		}
 	}
-	if len(table) == 0 {
-		t.Fatalf("%s has no table", comparisonFile)
-	}
-	return text, table
+	return table
 }
 
 // check looks for the quotation in the file that it is from. A page is not fetched.
@@ -248,6 +279,23 @@ func (c *cell) bound() string {
 	waiter.mustSay("held")
 	waiter.mustRelease()
 	return c.tool.bound + how
+}
+
+// explains looks for the PID of the holder in what a process says that has given up.
+func (c *cell) explains() string {
+	if c.tool.bound == "" {
+		return "–"
+	}
+	holder := c.holder()
+	giver := c.start("explain")
+	for line := range giver.lines {
+		if text, ok := strings.CutPrefix(line, "error: "); ok {
+			holder.mustRelease()
+			return yesNo(strings.Contains(text, strconv.Itoa(holder.cmd.Process.Pid)))
+		}
+	}
+	c.Fatal("the process has not given up")
+	return ""
 }
 
 func (c *cell) wakes() string {

@@ -25,18 +25,15 @@ import (
 
 // What docs/migrating.md shows, in functions that the tests below call.
 
-func timeoutOfAcquire(ctx context.Context, lock *fasteners.InterProcessLock, writeReport func(context.Context) error) error {
-	waitCtx, cancel := context.WithTimeout(ctx, 5*time.Second) // bounds the wait, not the work
-	defer cancel()
-	err := lock.Acquire(waitCtx)
-	if errors.Is(err, context.DeadlineExceeded) {
+func afterPython(ctx context.Context, path string, writeReport func(context.Context) error) error {
+	lock := fasteners.NewInterProcessLock(path, fasteners.WithTimeout(5*time.Second))
+	err := fasteners.WithLock(ctx, lock, writeReport)
+	var held *fasteners.HeldError
+	if errors.As(err, &held) {
 		fmt.Println("timed out")
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(writeReport(ctx), lock.Release())
+	return err
 }
 
 func fromGofrs(ctx, waitCtx context.Context, path string, writeReport func(context.Context) error) error {
@@ -52,11 +49,9 @@ func fromGofrs(ctx, waitCtx context.Context, path string, writeReport func(conte
 	return writeReport(ctx)
 }
 
-func afterGofrs(ctx, waitCtx context.Context, path string, writeReport func(context.Context) error) error {
-	lock := fasteners.NewInterProcessLock(path, fasteners.WithFileMode(0o600))
-	return fasteners.WithLock(waitCtx, lock, func(context.Context) error {
-		return writeReport(ctx)
-	})
+func afterGofrs(ctx context.Context, path string, writeReport func(context.Context) error) error {
+	lock := fasteners.NewInterProcessLock(path, fasteners.WithFileMode(0o600), fasteners.WithTimeout(5*time.Second))
+	return fasteners.WithLock(ctx, lock, writeReport)
 }
 
 func fromLockedfile(ctx context.Context, path string, writeReport func(context.Context) error) error {
@@ -132,15 +127,11 @@ func TestMigratingSnippets(t *testing.T) {
 
 func TestMigratedFunctions(t *testing.T) {
 	for name, f := range map[string]func(ctx context.Context, path string, work func(context.Context) error) error{
-		"timeoutOfAcquire": func(ctx context.Context, path string, work func(context.Context) error) error {
-			return timeoutOfAcquire(ctx, fasteners.NewInterProcessLock(path), work)
-		},
+		"afterPython": afterPython,
 		"fromGofrs": func(ctx context.Context, path string, work func(context.Context) error) error {
 			return fromGofrs(ctx, ctx, path, work)
 		},
-		"afterGofrs": func(ctx context.Context, path string, work func(context.Context) error) error {
-			return afterGofrs(ctx, ctx, path, work)
-		},
+		"afterGofrs":      afterGofrs,
 		"fromLockedfile":  fromLockedfile,
 		"afterLockedfile": afterLockedfile,
 	} {
@@ -298,7 +289,7 @@ func TestGofrsErrorsAndMode(t *testing.T) {
 	must(t, ours.Release())
 
 	path = lockPath(t)
-	must(t, afterGofrs(context.Background(), context.Background(), path, func(context.Context) error { return nil }))
+	must(t, afterGofrs(context.Background(), path, func(context.Context) error { return nil }))
 	checkMode(t, path, 0o600)
 }
 

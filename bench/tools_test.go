@@ -158,6 +158,8 @@ func flockCommand(path, do string) []string {
 		return []string{"flock", "-w", "3600", path, "sh", "-c", hold}
 	case "read":
 		return []string{"flock", "-s", path, "sh", "-c", hold}
+	case "explain":
+		return []string{"sh", "-c", `echo "error: $(flock --verbose -w 0.01 "$1" true 2>&1)"; read line; true`, "sh", path}
 	case "give up":
 		return []string{"sh", "-c", `flock -w 0.01 "$1" true || echo gave up; read line; true`, "sh", path}
 	case "child":
@@ -210,8 +212,8 @@ else:
 
 if do == "try":
     sys.exit(0 if acquire(blocking=False) else 1)
-if not acquire(timeout={"bounded": 3600, "give up": 0.01}.get(do)):
-    say("gave up")
+if not acquire(timeout={"bounded": 3600, "give up": 0.01, "explain": 0.01}.get(do)):
+    say("gave up" if do == "give up" else "error: False")
     sys.stdin.readline()
     sys.exit()
 if do == "child":
@@ -230,6 +232,7 @@ release()
 //	lock      wait for the lock, without a bound
 //	bounded   wait for the lock, with a bound that does not come
 //	give up   wait for the lock, which another process holds, for a moment; then say "gave up"
+//	explain   the same, but say "error: " and what the tool tells then
 //	read      wait for a read lock
 //	exec      the first, and become another program, which runs until its standard input ends
 //	child     the first, and start a process that runs until its standard input, the same, ends
@@ -307,13 +310,18 @@ func useLock(tl *tool, path, do string) error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 		defer cancel()
 		release, err = l.bounded(ctx)
-	case "give up":
+	case "give up", "explain":
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 		defer cancel()
-		if _, err := l.bounded(ctx); err == nil {
+		_, err := l.bounded(ctx)
+		switch {
+		case err == nil:
 			return errors.New("the wait was to be given up")
+		case do == "explain":
+			fmt.Println("error:", err)
+		default:
+			fmt.Println("gave up")
 		}
-		fmt.Println("gave up")
 		waitForLine()
 		return nil
 	case "read":

@@ -1,6 +1,6 @@
 // Counter shows what a lock between processes is for. It starts several processes that
-// increment the number in one file, first without a lock and then with one, and prints what
-// has become of the number.
+// increment the number in one file, first without a lock and then with one, and prints the
+// resulting numbers.
 package main
 
 import (
@@ -121,8 +121,8 @@ func increment(file string) error {
 	if err != nil {
 		return err
 	}
-	// Written over the old number at once, so that without a lock, too, there is always a
-	// number to read.
+	// A single write replaces the old number, so that processes without a lock always find a
+	// number, too.
 	f, err := os.OpenFile(file, os.O_WRONLY, 0)
 	if err != nil {
 		return err

@@ -19,11 +19,10 @@ func exists() bool {
 	return true
 }
 
-// A signal wakes one of those who watch. The end of a watch tells whether it was that one,
-// and the last leaves nothing behind.
+// A signal wakes one Watch. Stop tells which one, and the last Stop leaves no event behind.
 func TestSignalWakesOne(t *testing.T) {
 	goroutines := runtime.NumGoroutine()
-	Signal(name) // nobody
+	Signal(name) // wakes nothing
 	for range 100 {
 		a, b := New(name), New(name)
 		if a.event == 0 || b.event == 0 {
@@ -44,19 +43,19 @@ func TestSignalWakesOne(t *testing.T) {
 			t.Fatal("the event is still there")
 		}
 	}
-	for runtime.NumGoroutine() > goroutines { // the last may be about to end
+	for runtime.NumGoroutine() > goroutines { // the last goroutine may be about to end
 		runtime.Gosched()
 	}
 }
 
-// What comes when a watch is over is for the others.
+// A signal that arrives after Stop wakes another Watch.
 func TestWatchTakesNothingAfterItsEnd(t *testing.T) {
 	for range 100 {
 		a, b := New(name), New(name)
 		signalled := make(chan bool)
 		go func() { Signal(name); close(signalled) }()
 		if a.Stop() {
-			Signal(name) // as its user must
+			Signal(name) // as the user of event must
 		}
 		<-b.C
 		<-signalled

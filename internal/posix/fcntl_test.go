@@ -33,8 +33,7 @@ func (d *Descriptor) mustTry(t *testing.T, typ int16, r Range, want bool) {
 	}
 }
 
-// A process-owned descriptor and one of the other form exclude each other even in one process, so
-// that all outcomes can be had here.
+// Descriptors of the two forms exclude each other even in one process, so one process can test all outcomes.
 func TestForms(t *testing.T) {
 	if setlkOFD == unsupported {
 		t.Skip("there is one form here")
@@ -70,7 +69,7 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// Conflict returns the range and the type of a lock of another descriptor, and nothing of its own.
+// Conflict returns the range and the type of another descriptor's lock, and ignores locks of its own.
 func TestConflict(t *testing.T) {
 	if setlkOFD == unsupported {
 		t.Skip("a process does not see its own locks here")
@@ -118,8 +117,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// Where the other form is refused the process-owned one is used, and without another try of the other.
-// A range that no form takes stands in for a file system that refuses.
+// A descriptor falls back to the process-owned form, once and for all, if the file system refuses the other
+// one. Here, a range that is invalid in both forms is refused.
 func TestFallback(t *testing.T) {
 	d := open(t, filepath.Join(t.TempDir(), "lock"))
 	if ok, err := d.TryLock(unix.F_WRLCK, Range{-1, 1}); ok || err != unix.EINVAL {
@@ -131,7 +130,7 @@ func TestFallback(t *testing.T) {
 	d.mustTry(t, unix.F_WRLCK, Whole, true)
 }
 
-// failing makes calls fail until the end of the test.
+// failing makes calls fail until the test ends.
 func failing(t *testing.T, f func(cmd int, typ int16) error) {
 	Fault = f
 	t.Cleanup(func() { Fault = nil })
@@ -139,8 +138,8 @@ func failing(t *testing.T, f func(cmd int, typ int16) error) {
 
 func isTry(cmd int) bool { return cmd == setlkOFD || cmd == unix.F_SETLK }
 
-// EACCES says that the lock is held only if somebody holds it. Otherwise it is a refusal, as by
-// AppArmor, and an error.
+// EACCES means that the lock is held only if there is a holder. Otherwise it is a refusal, as by AppArmor,
+// and TryLock returns it.
 func TestRefusal(t *testing.T) {
 	if setlkOFD == unsupported {
 		t.Skip("a process does not see its own locks here")
@@ -170,8 +169,7 @@ func TestRefusal(t *testing.T) {
 	}
 }
 
-// A holder that releases the lock between an EACCES and the question who holds it does not make that a
-// refusal.
+// TryLock does not take EACCES for a refusal if the holder has released the lock before Conflict asked.
 func TestReleaseDuringRefusal(t *testing.T) {
 	if setlkOFD == unsupported {
 		t.Skip("a process does not see its own locks here")
@@ -190,7 +188,7 @@ func TestReleaseDuringRefusal(t *testing.T) {
 	a.mustTry(t, unix.F_WRLCK, Whole, true)
 }
 
-// A signal whose handler was installed without SA_RESTART ends a call, not a lock.
+// A call that is interrupted by a signal, whose handler was installed without SA_RESTART, is made again.
 func TestInterruptedCall(t *testing.T) {
 	d := open(t, filepath.Join(t.TempDir(), "lock"))
 	calls := 0

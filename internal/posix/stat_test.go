@@ -11,8 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// All ways to ask for a file give the same answer, on file systems of all kinds and for names of
-// any length.
+// Stat, stat and Fstat return the same information, on all kinds of file systems and for paths of any length.
 func TestSameAnswer(t *testing.T) {
 	dir := t.TempDir()
 	paths := []string{dir, "/", ".", "..", "/dev", "/dev/null", "/dev/shm", "/proc/self/fd", "/sys", os.Args[0]}
@@ -48,7 +47,7 @@ func TestSameAnswer(t *testing.T) {
 	}
 }
 
-// And if there is none, the same error.
+// Stat returns the same errors as stat(2).
 func TestSameError(t *testing.T) {
 	dir := t.TempDir()
 	file, loop := filepath.Join(dir, "file"), filepath.Join(dir, "loop")

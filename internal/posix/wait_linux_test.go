@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// canWait skips a test where the file system of its directory is not one on which a wait is possible.
+// canWait skips the test if the kernel cannot wait for locks on the file system of path.
 func canWait(t *testing.T, path string) {
 	t.Helper()
 	if !open(t, path).IsLocal() {
@@ -27,16 +27,16 @@ func canWait(t *testing.T, path string) {
 	}
 }
 
-// blockedOn waits until n threads of this process wait for a lock in the kernel.
+// blockedOn returns when n threads of this process wait for a lock in the kernel.
 func blockedOn(t *testing.T, n int32) {
 	t.Helper()
 	for waits.Load() != n {
 		time.Sleep(time.Millisecond)
 	}
-	time.Sleep(10 * time.Millisecond) // from the counter to the kernel: only what is tested depends on it
+	time.Sleep(10 * time.Millisecond) // they have been counted just before the call; no result depends on it
 }
 
-// A wait ends with the release, and the lock is held.
+// Wait returns when the lock is released, and has locked the range.
 func TestWait(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	canWait(t, path)
@@ -64,8 +64,8 @@ func TestWait(t *testing.T) {
 	}
 }
 
-// A wait ends with its context, whether that is done before the call, at any moment near its begin, or
-// long after. What may be locked then the caller unlocks.
+// Wait returns when its context is done: before the call, near its beginning, or long after. The caller
+// unlocks what may be locked then.
 func TestWaitIsCanceled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	canWait(t, path)
@@ -94,8 +94,8 @@ func TestWaitIsCanceled(t *testing.T) {
 	}
 }
 
-// A lock that comes as the context is done is either had or not, and is lost to nobody. The cancellation
-// is aimed at the moment of the release.
+// If the kernel grants the lock at the moment at which the context is canceled, Wait reports either, and the
+// lock can be acquired afterwards.
 func TestGrantMeetsCancellation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	canWait(t, path)
@@ -132,8 +132,8 @@ func TestGrantMeetsCancellation(t *testing.T) {
 	t.Logf("%d had the lock", had)
 }
 
-// Many waiters, short contexts, and never two holders.
-func TestCancellationStorm(t *testing.T) {
+// Many waiters with short deadlines never hold the lock together.
+func TestCancelStress(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	canWait(t, path)
 	var inside, grants, cancellations atomic.Int64
@@ -148,7 +148,7 @@ func TestCancellationStorm(t *testing.T) {
 				case err == nil:
 					grants.Add(1)
 					if inside.Add(1) != 1 {
-						t.Error("two holders")
+						t.Error("two goroutines hold the lock")
 					}
 					if rand.N(3) == 0 {
 						time.Sleep(rand.N(200 * time.Microsecond))
@@ -170,7 +170,7 @@ func TestCancellationStorm(t *testing.T) {
 	t.Logf("%d grants, %d cancellations", grants.Load(), cancellations.Load())
 }
 
-// Where the kernel could not be made to leave a wait, there is none.
+// Wait is not supported where the kernel cannot wait, or could not be made to end the wait.
 func TestNoWait(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	canWait(t, path)
@@ -220,7 +220,7 @@ func TestNoWait(t *testing.T) {
 	})
 }
 
-// A mount of 9p has the magic number of the server's file system, and is not local for that.
+// A mount of 9p is not local, though it has the magic number of the server's file system.
 func TestMountType(t *testing.T) {
 	const table = `22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw
 29 22 0:26 / /mnt/a\040b rw,relatime shared:4 master:2 - 9p host rw,trans=virtio

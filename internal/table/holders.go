@@ -152,11 +152,11 @@ func (e *entry) waitErrorLocked(err error) *WaitError {
 		w.Holders = []Holder{e.ownLocked()}
 		return w
 	}
-	if e.state == waiting && e.leader.blocked && e.checking == nil && time.Duration(now()-e.heldByAt) > e.table.freshHolder {
-		var h Holder
-		var ok bool
-		e.checkLocked(func() { h, ok = e.file.Holder() })
-		e.setHeldByLocked(h, ok)
+	if e.state == waiting && e.leader.blocked {
+		e.awaitCheckLocked()
+	}
+	if e.state == waiting && e.leader.blocked {
+		e.askHolderLocked()
 	}
 	if e.heldByOther && time.Duration(now()-e.heldByAt) < 2*recentHolder {
 		w.Holders = []Holder{e.heldBy}
@@ -167,6 +167,18 @@ func (e *entry) waitErrorLocked(err error) *WaitError {
 // setHeldByLocked notes the answer of File.Holder.
 func (e *entry) setHeldByLocked(h Holder, ok bool) {
 	e.heldBy, e.heldByOther, e.heldByAt = h, ok, now()
+}
+
+// askHolderLocked asks the kernel who holds the lock, unless the last answer is fresh. The leader is blocked,
+// and there is no check.
+func (e *entry) askHolderLocked() {
+	if time.Duration(now()-e.heldByAt) <= e.table.freshHolder {
+		return
+	}
+	var h Holder
+	var ok bool
+	e.checkLocked(func() { h, ok = e.file.Holder() })
+	e.setHeldByLocked(h, ok)
 }
 
 // askHolder asks the kernel who holds the lock, unless the last answer is younger than maxAge. The caller

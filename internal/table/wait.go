@@ -50,20 +50,16 @@ func (e *entry) blockOrPoll(ctx context.Context, r *Request, mode Mode) (err err
 	released, stop := e.table.system.Watch(e.id, mode)
 	defer func() { stop(err == nil) }()
 	for s := (schedule{r.Options, min(time.Millisecond, r.Delay)}); ; {
-		e.askHolder(recentHolder)
 		if e.file != nil { // it is nil as long as another process keeps the file from being opened
 			if mode == Exclusive && !r.ReaderPreference {
 				if err := e.file.LockPending(); err != nil {
 					return err
 				}
 			}
-			e.setBlocked(true)
+			e.enterKernel()
 			err := e.file.Wait(ctx, mode)
-			e.setBlocked(false)
+			e.leaveKernel(ctx)
 			if !errors.Is(err, errors.ErrUnsupported) {
-				if ctx.Err() != nil {
-					e.askHolder(e.table.freshHolder)
-				}
 				return err
 			}
 		}
@@ -71,18 +67,30 @@ func (e *entry) blockOrPoll(ctx context.Context, r *Request, mode Mode) (err err
 		if err := e.tryLock(r, mode); err != ErrBusy {
 			return err
 		}
+		e.askHolder(recentHolder)
 		if err := s.sleep(ctx, released); err != nil {
 			return err
 		}
 	}
 }
 
-// setBlocked notes whether the leader is blocked in the kernel. While it is, a recheck may use the file.
-func (e *entry) setBlocked(blocked bool) {
+// enterKernel notes that the leader blocks in the kernel. From now on, others may use the file: see checkLocked.
+func (e *entry) enterKernel() {
 	e.table.mu.Lock()
-	e.leader.blocked = blocked
-	e.awaitCheckLocked()
+	e.leader.blocked = true
 	e.table.mu.Unlock()
+}
+
+// leaveKernel ends that. If ctx is done, all those that give up with the leader, for whom ctx may be done, too,
+// get to know who holds the lock before it ends.
+func (e *entry) leaveKernel(ctx context.Context) {
+	e.table.mu.Lock()
+	defer e.table.mu.Unlock()
+	e.awaitCheckLocked()
+	if ctx.Err() != nil {
+		e.askHolderLocked()
+	}
+	e.leader.blocked = false
 }
 
 // A schedule tells a leader that polls when to try again. The first intervals double, from a millisecond

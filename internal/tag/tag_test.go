@@ -20,7 +20,7 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// Whatever clock and PID say, a tag keeps its parts apart and below Max.
+// A tag keeps its parts apart and is less than Max, whatever the clock and the PID are.
 func TestLimits(t *testing.T) {
 	year := func(y int) time.Time { return time.Date(y, 6, 1, 0, 0, 0, 0, time.UTC) }
 	first, last := time.Unix(epoch, 0), time.Unix(epoch+maxSeconds, 0)

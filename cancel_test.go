@@ -29,6 +29,7 @@ func TestDoneContext(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
+	t.Parallel()
 	for _, holder := range []string{"same process", "other process"} {
 		for _, variant := range variantNames {
 			t.Run(holder+"/"+variant, func(t *testing.T) {
@@ -106,6 +107,7 @@ func TestReadersBehindCanceledWriter(t *testing.T) {
 // Thousands of waiters are canceled while two processes compete for the lock, and leave nothing
 // behind.
 func TestCancelStress(t *testing.T) {
+	t.Parallel()
 	path := lockPath(t)
 	busy := startHelper(t, toggleHelper, path)
 	p := startHelper(t, cancelStressHelper, path)

@@ -24,6 +24,7 @@ var cancellations = flag.Int("cancellations", 2000, "how many waiters TestCancel
 // Four processes wait for a lock, and give up at random moments, some of them just as they acquire
 // it. There are never two holders, no process hangs, and nothing is left behind.
 func TestCancelStressAmongProcesses(t *testing.T) {
+	t.Parallel()
 	path := lockPath(t)
 	shared, err := mapSharedPage(path + ".page")
 	must(t, err)

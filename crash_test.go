@@ -13,6 +13,7 @@ import (
 
 // However the holder dies, a waiter acquires the lock; and a waiter that dies delays nobody.
 func TestReleasedOnDeath(t *testing.T) {
+	t.Parallel()
 	for _, variant := range variantNames {
 		for _, waitMode := range waitModes {
 			t.Run(variant+"/"+waitMode, func(t *testing.T) {

@@ -42,7 +42,7 @@ func TestCannotCreateDirectory(t *testing.T) {
 // if remove(n) is true, as another process might.
 func removeAfterMkdir(t *testing.T, dir string, remove func(n int) bool) {
 	n := 0
-	fasteners.SetMkdirAll(t, func(path string, perm fs.FileMode) error {
+	fasteners.SetMkdirAll(t, dir, func(path string, perm fs.FileMode) error {
 		err := os.MkdirAll(path, perm)
 		if n++; remove(n) {
 			_ = os.RemoveAll(dir)
@@ -53,6 +53,7 @@ func removeAfterMkdir(t *testing.T, dir string, remove func(n int) bool) {
 
 // Acquire retries if the directory is removed before it can create the file, even hundreds of times.
 func TestDirectoryRemovedRepeatedly(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a")
 	l := fasteners.NewInterProcessLock(filepath.Join(dir, "b", "lock"))
 	removeAfterMkdir(t, dir, func(n int) bool { return n <= 900 })
@@ -66,6 +67,7 @@ func TestDirectoryRemovedRepeatedly(t *testing.T) {
 
 // The retries end when the context is done.
 func TestDirectoryRemovedUntilCanceled(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a")
 	l := fasteners.NewInterProcessLock(filepath.Join(dir, "b", "lock"))
 	ctx, cancel := context.WithCancel(background)
@@ -82,6 +84,7 @@ func TestDirectoryRemovedUntilCanceled(t *testing.T) {
 
 // If the context is never done, the retries end with the error of the last one.
 func TestDirectoryRemovedTooOften(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a")
 	l := fasteners.NewInterProcessLock(filepath.Join(dir, "b", "lock"))
 	removeAfterMkdir(t, dir, func(int) bool { return true })

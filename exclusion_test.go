@@ -79,6 +79,7 @@ func checkExclusion(t *testing.T, a, b variant) {
 }
 
 func TestExclusionBetweenProcesses(t *testing.T) {
+	t.Parallel()
 	for _, theirs := range variantNames {
 		for _, waitMode := range waitModes {
 			path := lockPath(t)

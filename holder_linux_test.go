@@ -72,6 +72,7 @@ func TestHoldersAndWaiters(t *testing.T) {
 
 // A Python process is known by its PID, as the kernel tells, and by the name of the interpreter.
 func TestHoldersInPython(t *testing.T) {
+	t.Parallel()
 	py := findPython(t)
 	for _, variant := range variantNames {
 		path := lockPath(t)

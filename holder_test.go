@@ -159,6 +159,7 @@ func checkHeldError(t testing.TB, err error, path string, target error) []fasten
 
 // The error of a wait tells which process holds the lock.
 func TestHeldError(t *testing.T) {
+	t.Parallel()
 	for _, theirs := range variantNames {
 		for _, ours := range variantNames {
 			if theirs == "read" && ours == "read" {

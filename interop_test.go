@@ -201,6 +201,7 @@ func TestHoldIntervalsWithPython(t *testing.T) {
 
 // The locks of some other programs exclude ours and some do not, as the README says.
 func TestOtherPrograms(t *testing.T) {
+	t.Parallel()
 	t.Run("lockf", func(t *testing.T) {
 		py := findPython(t)
 		path := lockPath(t)

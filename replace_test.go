@@ -112,6 +112,7 @@ func TestHoldsOnTwoFiles(t *testing.T) {
 // A waiter whose file was replaced acquires the lock on the new file, which is free, even if the
 // holder of the old file, or a goroutine that waits for it in the kernel, stays forever.
 func TestReplacedWhileQueued(t *testing.T) {
+	t.Parallel()
 	needReplaceableFiles(t)
 	for _, behind := range []string{"holder", "leader with background", "leader with cancelable"} {
 		t.Run(behind, func(t *testing.T) {
@@ -154,6 +155,7 @@ func TestReplacedWhileQueued(t *testing.T) {
 // replaced may not be the only one, which its release reports. But the holds whose release reports
 // nothing do not overlap: during all of such a hold, the path named the locked file.
 func TestReplacementStress(t *testing.T) {
+	t.Parallel()
 	needReplaceableFiles(t)
 	path := lockPath(t)
 	log := newEventLog(t)
@@ -224,6 +226,7 @@ var replacedHelper = newHelper("replaced", func(in *bufio.Reader, args []string)
 // A holder may remove the lock file just before it releases the lock. All waiters, whatever they
 // have open, start over with the next file, and there are never two holders.
 func TestRemovedByHolder(t *testing.T) {
+	t.Parallel()
 	needReplaceableFiles(t)
 	path := lockPath(t)
 	log := newEventLog(t)

@@ -18,6 +18,7 @@ import (
 // A waiter starts over as soon as it finds that the path does not name its file any more, not only
 // when the lock on that file is free.
 func TestReplacedWhileWaitingForAnotherProcess(t *testing.T) {
+	t.Parallel()
 	for _, variant := range variantNames {
 		for _, waitMode := range waitModes {
 			path := lockPath(t)
@@ -67,6 +68,7 @@ func TestCachedPathIsVerified(t *testing.T) {
 // Many goroutines wait for a holder whose file is replaced. The new file is opened once, not once
 // for each goroutine: the process may not open that many files.
 func TestManyWaitersOnReplacedFile(t *testing.T) {
+	t.Parallel()
 	p := startHelper(t, replacedWaitersHelper, lockPath(t))
 	p.expect("all acquired")
 }

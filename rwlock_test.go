@@ -37,6 +37,7 @@ func TestConcurrentReaderTries(t *testing.T) {
 // A writer that waits for readers of other processes is not overtaken by new readers of any
 // process.
 func TestWriterNotOvertaken(t *testing.T) {
+	t.Parallel()
 	for _, waitMode := range waitModes {
 		t.Run(waitMode, func(t *testing.T) {
 			path := lockPath(t)
@@ -94,6 +95,7 @@ var cancelableWriterHelper = newHelper("cancelable writer", func(in *bufio.Reade
 
 // With WithReaderPreference, new readers overtake a waiting writer.
 func TestReaderPreference(t *testing.T) {
+	t.Parallel()
 	path := lockPath(t)
 	startHolder(t, path, "read")
 	ctx, cancel := context.WithCancel(background)

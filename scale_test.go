@@ -36,6 +36,7 @@ func TestManyFiles(t *testing.T) {
 // Twenty thousand goroutines wait for a lock that another process holds. They need one descriptor
 // and few threads, and all of them acquire the lock.
 func TestManyWaiters(t *testing.T) {
+	t.Parallel()
 	path := lockPath(t)
 	holder := startHolder(t, path, "exclusive")
 	n := 20000

@@ -95,6 +95,7 @@ func TestWaitNotice(t *testing.T) {
 
 // No notice begins once the wait is over, however close the end is to the time of the notice.
 func TestNoticeAfterTheEnd(t *testing.T) {
+	t.Parallel()
 	path := lockPath(t)
 	held := exclusive(path)
 	held.mustAcquire(t)

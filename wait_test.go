@@ -41,9 +41,11 @@ func TestTimeout(t *testing.T) {
 		checkError(t, v.acquire(background), "acquire", path, fs.ErrInvalid)
 	}
 	held.mustAcquire(t)
-	acquired := exclusive(path, fasteners.WithTimeout(0)).goAcquire(t, background)
+	unbounded := exclusive(path, fasteners.WithTimeout(0))
+	acquired := unbounded.goAcquire(t, background)
 	held.mustRelease(t)
 	must(t, <-acquired)
+	unbounded.mustRelease(t)
 }
 
 // A notice tells who holds the lock, again and again as long as the wait goes on, one call at a time, and
@@ -93,29 +95,6 @@ func TestWaitNotice(t *testing.T) {
 	}
 }
 
-// No notice begins once the wait is over, however close the end is to the time of the notice.
-func TestNoticeAfterTheEnd(t *testing.T) {
-	t.Parallel()
-	path := lockPath(t)
-	held := exclusive(path)
-	held.mustAcquire(t)
-	defer held.release()
-	var last atomic.Int64
-	for i := range 200 {
-		d := time.Duration(i) * 10 * time.Microsecond
-		lock := exclusive(path, fasteners.WithTimeout(time.Millisecond),
-			fasteners.WithWaitNotice(d, func([]fasteners.Holder) { last.Store(int64(i)) }))
-		checkHeldError(t, lock.acquire(background), path, context.DeadlineExceeded)
-		seen := last.Load()
-		if i%20 == 0 {
-			time.Sleep(3 * time.Millisecond) // a late call would be seen now
-			if now := last.Load(); now != seen && now == int64(i) {
-				t.Errorf("notice %d came after the end", i)
-			}
-		}
-	}
-}
-
 // The logger tells the same, in one line.
 func TestWaitIsLogged(t *testing.T) {
 	path := lockPath(t)
@@ -130,6 +109,7 @@ func TestWaitIsLogged(t *testing.T) {
 	<-noticed
 	held.mustRelease(t)
 	must(t, <-acquired)
+	lock.mustRelease(t)
 	for _, want := range []string{`level=INFO msg="fasteners: waiting"`, "path=", "waited=", `"held by"="this process"`} {
 		if got := log.String(); !strings.Contains(got, want) || strings.Count(got, "\n") != 1 {
 			t.Errorf("log is %q, want one line with %q", got, want)

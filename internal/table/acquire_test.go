@@ -306,6 +306,7 @@ func TestDescriptorAfterFailure(t *testing.T) {
 	if n := len(k.open); n != 0 {
 		t.Errorf("after an error %d descriptors are open", n)
 	}
+	release(t, acquire(t, table, Exclusive))
 	h := heldByAnother(t, k)
 	if _, ok, err := tryAcquire(table, request(path), Exclusive); ok || err != nil {
 		t.Errorf("try: %v, %v", ok, err)

@@ -1,0 +1,27 @@
+//go:build unix || windows
+
+package fasteners
+
+import (
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// A notice whose timer fires as the wait ends tells nothing.
+func TestNoticeAfterTheEnd(t *testing.T) {
+	calls := 0
+	lock := NewInterProcessLock(filepath.Join(t.TempDir(), "lock"), WithLogger(slog.New(slog.DiscardHandler)),
+		WithWaitNotice(time.Hour, func([]Holder) { calls++ }))
+	n := lock.noticeLater(t.Context(), time.Now())
+	n.tell()
+	if calls != 1 {
+		t.Errorf("%d calls before the end, want 1", calls)
+	}
+	n.stop()
+	n.tell()
+	if calls != 1 {
+		t.Errorf("%d calls after the end", calls-1)
+	}
+}

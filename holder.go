@@ -96,13 +96,14 @@ func describe(holders []Holder) string {
 	return strings.Join(names, ", ")
 }
 
-// holders returns the holders of the lock, and those who wait for it, for a caller with that context.
-func (h *handle) holders(ctx context.Context) ([]Holder, error) {
+// holders returns the holders of the lock, and if waiters is true, those that wait for it, for a caller with
+// that context.
+func (h *handle) holders(ctx context.Context, waiters bool) ([]Holder, error) {
 	err := h.validate(ctx)
 	if err != nil {
 		return nil, h.pathError("holders", err)
 	}
-	id, found, err := locks.Holders(h.path())
+	id, found, err := locks.Holders(h.path(), waiters)
 	return holdersFor(ctx, id, found), h.pathError("holders", err)
 }
 

@@ -98,14 +98,13 @@ func TestHoldersByDescriptor(t *testing.T) {
 	must(t, err)
 	defer f.Close()
 	must(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}))
-	cmd := exec.Command("sleep", "60")
+	cmd := exec.Command("sh", "-c", "echo started; read line")
 	cmd.ExtraFiles = []*os.File{f} // so that it holds the lock, too
-	must(t, cmd.Start())
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
+	p := start(t, cmd)
+	p.expect("started") // by now it has its own name
 	f.Close()
 	holders := holdersOf(t, path)
-	if len(holders) != 1 || holders[0].PID != cmd.Process.Pid || holders[0].Command != "sleep" {
+	if len(holders) != 1 || holders[0].PID != cmd.Process.Pid || holders[0].Command != "sh" {
 		t.Errorf("holders are %+v, want process %d", holders, cmd.Process.Pid)
 	}
 }

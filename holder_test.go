@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -133,6 +134,28 @@ func TestHoldersKeepsTheLock(t *testing.T) {
 		default:
 			holdersOf(t, path)
 		}
+	}
+}
+
+// However many goroutines ask at the same time, the process has one descriptor for that.
+func TestManyAskForHolders(t *testing.T) {
+	path := lockPath(t)
+	v := exclusive(path)
+	v.mustAcquire(t)
+	defer v.release()
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			for range 10 {
+				if holders, err := fasteners.NewInterProcessLock(path).Holders(); len(holders) != 1 || err != nil {
+					t.Error(holders, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := resources(path).lockFile; n > 2 {
+		t.Errorf("%d descriptors of the lock file", n)
 	}
 }
 

@@ -55,7 +55,8 @@ func (*system) Holders(id table.ID, f table.File) ([]table.Holder, error) {
 		if local && h.PID == 0 && !l.Blocked {
 			h.PID = posix.OwnerOf(l, id.Volume, id.File)
 		}
-		if h.PID != os.Getpid() {
+		isSame := func(other table.Holder) bool { return h.PID != 0 && h.PID == other.PID && h.Waiting == other.Waiting }
+		if h.PID != os.Getpid() && !slices.ContainsFunc(holders, isSame) { // the list can have one twice
 			holders = append(holders, h)
 		}
 	}

@@ -80,7 +80,7 @@ func (l *InterProcessLock) Release() error { return l.release(l.take(&l.holds)) 
 // if nothing else tells who holds the lock. On other POSIX systems it returns only one of several readers,
 // and no process that waits. On Windows it returns the processes that have the file open. Processes of other
 // machines, of other PID namespaces, and on file systems that are not known to be local have no PID.
-func (l *InterProcessLock) Holders() ([]Holder, error) { return l.holders(context.Background()) }
+func (l *InterProcessLock) Holders() ([]Holder, error) { return l.holders(context.Background(), true) }
 
 // Acquired reports whether the lock is held through l. The result may be stale by the time it is returned
 // if other goroutines use l.

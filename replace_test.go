@@ -69,12 +69,18 @@ func TestReplacedWhileHeld(t *testing.T) {
 	for _, variant := range variantNames {
 		t.Run("moved, a directory in its place/"+variant, func(t *testing.T) {
 			needReplaceableFiles(t)
-			path := lockPath(t)
+			// In one step, so that the waiter cannot create a file in between.
+			dir := t.TempDir()
+			must(t, os.Mkdir(filepath.Join(dir, "a"), 0o777))
+			must(t, os.MkdirAll(filepath.Join(dir, "b", "lock"), 0o777))
+			current, next := filepath.Join(dir, "current"), filepath.Join(dir, "next")
+			must(t, os.Symlink("a", current))
+			must(t, os.Symlink("b", next))
+			path := filepath.Join(current, "lock")
 			v, other, w := variantNamed(path, variant), writer(path), exclusive(path)
 			v.mustAcquire(t)
 			done := w.goAcquire(t, cancelable(t))
-			must(t, os.Rename(path, path+".old"))
-			must(t, os.Mkdir(path, 0o777))
+			must(t, os.Rename(next, current))
 			if ok, err := other.try(); ok || err == nil {
 				t.Errorf("trying to lock a directory: %v, %v", ok, err)
 			}

@@ -88,7 +88,7 @@ func (l *InterProcessReaderWriterLock) downgrade() error {
 
 // Holders returns the processes that hold the lock or wait for it, like [InterProcessLock.Holders].
 func (l *InterProcessReaderWriterLock) Holders() ([]Holder, error) {
-	return l.holders(context.Background())
+	return l.holders(context.Background(), true)
 }
 
 // Exists reports whether the lock file exists. That says nothing about whether the lock is held: the file

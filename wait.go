@@ -3,7 +3,6 @@ package fasteners
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -97,22 +96,14 @@ func (n *notice) isOver() bool {
 }
 
 func (n *notice) tell() {
-	all, _ := n.handle.holders(n.ctx)
-	var holders []Holder
-	var names []string
-	for _, h := range all {
-		if !h.Waiting {
-			holders = append(holders, h)
-			names = append(names, h.String())
-		}
-	}
+	holders, _ := n.handle.holders(n.ctx, false)
 	if n.isOver() {
 		return
 	}
 	o := n.handle.options
 	if o.logger != nil {
 		o.logger.LogAttrs(n.ctx, slog.LevelInfo, "fasteners: waiting", slog.String("path", n.handle.path()),
-			slog.Duration("waited", time.Since(n.start)), slog.String("held by", strings.Join(names, ", ")))
+			slog.Duration("waited", time.Since(n.start)), slog.String("held by", describe(holders)))
 	}
 	if o.notice != nil && !n.isOver() {
 		o.notice(holders)

@@ -70,7 +70,7 @@ func TestWaitNotice(t *testing.T) {
 		acquired := v.goAcquire(t, background)
 		for range 2 {
 			holders := <-called
-			if len(holders) != 1 || knowsHolders && holders[0].PID != p.cmd.Process.Pid || holders[0].Waiting {
+			if knowsHolders && (len(holders) != 1 || holders[0].PID != p.cmd.Process.Pid || holders[0].Waiting) {
 				t.Errorf("holders are %v, want process %d", holders, p.cmd.Process.Pid)
 			}
 			if calls.Load() < 2 {
@@ -95,12 +95,12 @@ func TestWaitNotice(t *testing.T) {
 	}
 }
 
-// The logger tells the same, in one line.
+// The logger tells the same.
 func TestWaitIsLogged(t *testing.T) {
 	path := lockPath(t)
 	held := exclusive(path)
 	held.mustAcquire(t)
-	noticed := make(chan bool, 1)
+	noticed := make(chan bool, 100)
 	var log syncBuffer
 	lock := exclusive(path,
 		fasteners.WithLogger(slog.New(slog.NewTextHandler(&log, nil))), // at Info and above
@@ -110,9 +110,10 @@ func TestWaitIsLogged(t *testing.T) {
 	held.mustRelease(t)
 	must(t, <-acquired)
 	lock.mustRelease(t)
+	line, _, _ := strings.Cut(log.String(), "\n") // a machine can be slow enough for a second one
 	for _, want := range []string{`level=INFO msg="fasteners: waiting"`, "path=", "waited=", `"held by"="this process"`} {
-		if got := log.String(); !strings.Contains(got, want) || strings.Count(got, "\n") != 1 {
-			t.Errorf("log is %q, want one line with %q", got, want)
+		if !strings.Contains(line, want) {
+			t.Errorf("log is %q, want a line with %q", line, want)
 		}
 	}
 }

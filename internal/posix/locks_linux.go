@@ -17,7 +17,7 @@ import (
 // A file system can have another device number there than for stat(2), as Btrfs and overlayfs have. Then
 // known tells which file it is: by its range alone if isUnique, or else by its range and the inode number.
 func LocksOf(dev, ino uint64, known *Lock, isUnique bool) []Lock {
-	table, _ := os.ReadFile("/proc/locks")
+	table := readLocks()
 	locks := map[string][]Lock{} // by file
 	name := fmt.Sprintf("%02x:%02x:%d", unix.Major(dev), unix.Minor(dev), ino)
 	other := name
@@ -35,6 +35,27 @@ func LocksOf(dev, ino uint64, known *Lock, isUnique bool) []Lock {
 		return locks[name]
 	}
 	return locks[other]
+}
+
+// readLocks reads proc_locks(5). The kernel lists as many locks for one read(2) as fit on a page, and goes on
+// at the same index for the next one: if a lock has been added at the front meanwhile, the last one comes
+// again, and if one was removed, one is left out. So a read that has not filled a page is the last one.
+func readLocks() []byte {
+	f, err := os.Open("/proc/locks")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	const longestLine = 256
+	page := make([]byte, os.Getpagesize())
+	var table []byte
+	for {
+		n, err := f.Read(page)
+		table = append(table, page[:n]...)
+		if err != nil || n < len(page)-longestLine {
+			return table
+		}
+	}
 }
 
 func (l *Lock) same(m *Lock) bool {

@@ -36,9 +36,10 @@ func now() instant { return instant(time.Since(start)) }
 
 func (i instant) time() time.Time { return start.Add(time.Duration(i)) }
 
-// Holders returns the holders of the lock on the file that path names, in this and in other processes,
-// and the goroutines and processes that wait for it. There are none if the file does not exist.
-func (t *Table) Holders(path string) (ID, []Holder, error) {
+// Holders returns the holders of the lock on the file that path names, in this and in other processes, and
+// if waiters is true, the goroutines and processes that wait for it. There are none if the file does not
+// exist.
+func (t *Table) Holders(path string, waiters bool) (ID, []Holder, error) {
 	id, err := t.system.Identify(path)
 	if isNotExist(err) {
 		return id, nil, nil
@@ -46,12 +47,17 @@ func (t *Table) Holders(path string) (ID, []Holder, error) {
 	if err != nil {
 		return id, nil, err
 	}
+	t.asking.Lock()
 	f, openErr := t.borrow(path, id)
 	others, err := t.system.Holders(id, f)
 	if f != nil {
 		t.adopt(f, id)
 	} else if err != nil {
 		err = openErr
+	}
+	t.asking.Unlock()
+	if !waiters {
+		others = slices.DeleteFunc(others, func(h Holder) bool { return h.Waiting })
 	}
 
 	t.mu.Lock()
@@ -67,9 +73,11 @@ func (t *Table) Holders(path string) (ID, []Holder, error) {
 			if !slices.ContainsFunc(holders, func(h Holder) bool { return !h.Waiting }) {
 				holders = append(holders, Holder{Mode: Exclusive}) // somebody holds it
 			}
-			holders = append(holders, Holder{PID: pid, Mode: e.leader.mode, Waiting: true, Since: e.leader.since.time()})
+			if waiters {
+				holders = append(holders, Holder{PID: pid, Mode: e.leader.mode, Waiting: true, Since: e.leader.since.time()})
+			}
 		}
-		for w := e.queue.head; w != nil; w = w.next {
+		for w := e.queue.head; w != nil && waiters; w = w.next {
 			holders = append(holders, Holder{PID: pid, Mode: w.mode, Waiting: true, Since: w.since.time()})
 		}
 	}
@@ -104,6 +112,9 @@ func (t *Table) WaitError(path string, err error) *WaitError {
 	if len(w.Holders) > 0 {
 		return w
 	}
+
+	t.asking.Lock()
+	defer t.asking.Unlock()
 	if f, _ := t.borrow(path, id); f != nil {
 		if h, ok := f.Holder(); ok {
 			w.Holders = []Holder{h}

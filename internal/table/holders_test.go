@@ -134,7 +134,7 @@ func TestHoldersOfTheTable(t *testing.T) {
 			check := func(want ...Holder) {
 				t.Helper()
 				for range 10 {
-					_, got, err := table.Holders(path)
+					_, got, err := table.Holders(path, true)
 					must(t, err)
 					if len(got) != len(want) {
 						t.Fatalf("holders are %+v, want %+v", got, want)
@@ -151,7 +151,7 @@ func TestHoldersOfTheTable(t *testing.T) {
 				}
 			}
 			check()
-			if _, holders, err := table.Holders("not there"); holders != nil || err != nil {
+			if _, holders, err := table.Holders("not there", true); holders != nil || err != nil {
 				t.Errorf("holders of no file: %v, %v", holders, err)
 			}
 			h := acquire(t, table, Exclusive)
@@ -171,7 +171,7 @@ func TestHoldersOfTheTable(t *testing.T) {
 			goAcquire(ctx, other, request(path), Exclusive)
 			waiting := Holder{PID: pid, Mode: Exclusive, Waiting: true, Since: time.Now()}
 			time.Sleep(time.Minute)
-			_, got, err := other.Holders(path)
+			_, got, err := other.Holders(path, true)
 			must(t, err)
 			if len(got) == 2 && got[1].Since.Equal(waiting.Since) {
 				got[1].Since = waiting.Since

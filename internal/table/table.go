@@ -27,6 +27,10 @@ type Table struct {
 	// These are the constants of those names, except in tests.
 	minSlice, maxSlice, firstRecheck, freshHolder time.Duration
 
+	// asking is held while a borrowed descriptor is in use: many goroutines can ask at the same time, and each
+	// would open one, which may not be closed before the lock is free.
+	asking sync.Mutex
+
 	// mu protects all that follows, and most of each entry. It is never held during a system call.
 	mu       sync.Mutex
 	entries  map[ID]*entry

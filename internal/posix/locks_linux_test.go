@@ -1,0 +1,63 @@
+package posix
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestParseLock(t *testing.T) {
+	for line, want := range map[string]struct {
+		lock Lock
+		file string
+	}{
+		"3: OFDLCK ADVISORY  WRITE -1 fd:00:1234 0 EOF\n":           {Lock{Range{0, 0}, unix.F_WRLCK, -1, false}, "fd:00:1234"},
+		"3: -> POSIX  ADVISORY  READ 4711 fd:00:1234 5 9\n":         {Lock{Range{5, 5}, unix.F_RDLCK, 4711, true}, "fd:00:1234"},
+		"12:      -> OFDLCK ADVISORY  WRITE -1 00:2f:9 0 7\n":       {Lock{Range{0, 8}, unix.F_WRLCK, -1, true}, "00:2f:9"},
+		"\t1: POSIX  MSNFS     READ 17 08:01:42 100 EOF":            {Lock{Range{100, 0}, unix.F_RDLCK, 17, false}, "08:01:42"},
+		"1: OFDLCK ADVISORY  READ -1 00:1c:7 0 9223372036854775805": {Lock{Range{0, 9223372036854775806}, unix.F_RDLCK, -1, false}, "00:1c:7"},
+	} {
+		l, file, ok := parseLock(line)
+		if !ok || l != want.lock || file != want.file {
+			t.Errorf("%q: %+v, %s, %v", line, l, file, ok)
+		}
+	}
+	for _, line := range []string{
+		"", "3:", "3: ->", "1: FLOCK  ADVISORY  WRITE 17 08:01:42 0 EOF", "1: LEASE  ACTIVE    READ 17 08:01:42 0 EOF",
+		"1: POSIX  ADVISORY  WRITE 17 08:01:42 x EOF", "1: POSIX  ADVISORY  WRITE 17 08:01:42 9 3", "1: POSIX  ADVISORY  WRITE 17 08:01:42 0",
+	} {
+		if l, _, ok := parseLock(line); ok {
+			t.Errorf("%q: %+v", line, l)
+		}
+	}
+}
+
+// However many locks there are, LocksOf finds each lock of a file once, while others come and go.
+func TestLocksOf(t *testing.T) {
+	if setlkOFD == unsupported || ForceProcessOwned.Load() {
+		t.Skip("one process has one lock on a range then")
+	}
+	path := filepath.Join(t.TempDir(), "lock")
+	const n = 300 // several pages
+	for i := range n {
+		open(t, path).mustTry(t, unix.F_RDLCK, Range{0, int64(i) + 1}, true)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := Stat(path)
+	if err != nil || info.IsDir() {
+		t.Fatal(err)
+	}
+	found := map[string]int{}
+	for _, l := range LocksOf(st.Dev, st.Ino, nil, false) {
+		found[fmt.Sprint(l)]++
+	}
+	if len(found) != n {
+		t.Errorf("%d locks, want %d", len(found), n)
+	}
+}

@@ -60,20 +60,20 @@ func (h *handle) validate(ctx context.Context) error {
 	return h.options.invalid
 }
 
-// acquire has a small frame, since it is on the stack of every goroutine that waits.
-func (h *handle) acquire(ctx context.Context, mode table.Mode, to *holds) (table.Hold, error) {
+// acquire adds the hold to a list, with its context if it has one. It has a small frame, since it is on the stack of every goroutine that waits.
+func (h *handle) acquire(ctx context.Context, mode table.Mode, to *holds, held *heldContext) error {
 	if h.options != nil && h.options.observed {
-		return h.acquireObserved(ctx, mode, to)
+		return h.acquireObserved(ctx, mode, to, held)
 	}
 	hold, err := table.Hold{}, h.validate(ctx)
 	if err == nil {
 		hold, err = locks.Acquire(ctx, &h.request, mode, false)
 	}
 	if err != nil {
-		return hold, h.pathError("acquire", waitError(ctx, err))
+		return h.pathError("acquire", waitError(ctx, err))
 	}
-	h.add(to, hold)
-	return hold, nil
+	h.add(to, hold, held)
+	return nil
 }
 
 func (h *handle) tryAcquire(mode table.Mode, to *holds) (bool, error) {
@@ -90,7 +90,7 @@ func (h *handle) tryAcquire(mode table.Mode, to *holds) (bool, error) {
 		h.log("try to acquire", err, slog.String("mode", mode.String()), slog.Bool("acquired", acquired))
 	}
 	if acquired {
-		h.add(to, hold)
+		h.add(to, hold, nil)
 	}
 	return acquired, h.pathError("acquire", err)
 }
@@ -107,46 +107,63 @@ func (h *handle) release(hold table.Hold, err error) error {
 	return h.pathError("release", err)
 }
 
-func (h *handle) add(to *holds, hold table.Hold) {
+func (h *handle) add(to *holds, hold table.Hold, held *heldContext) {
 	h.mu.Lock()
-	*to = append(*to, hold)
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	if held != nil {
+		held.hold, held.holds = hold, to
+	}
+	*to = append(*to, handleHold{hold, held})
 }
 
-// take takes any hold out of a list, for a caller that does not know which one it has.
+// take takes any hold out of a list, for a caller that does not know which one it has, and ends its context.
 func (h *handle) take(from *holds) (table.Hold, error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	return from.take(h.path())
+	hold, err := from.take(h.path())
+	h.mu.Unlock()
+	if hold.held != nil {
+		hold.held.end()
+	}
+	return hold.Hold, err
 }
 
-// takeThis takes a certain hold out of a list.
-func (h *handle) takeThis(from *holds, hold table.Hold) (table.Hold, error) {
+// takeThis takes the hold out of its list that has this context.
+func (h *handle) takeThis(held *heldContext) (table.Hold, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	// If there are several on one file, any of them will do.
-	i := slices.Index(*from, hold)
+	i := slices.IndexFunc(*held.holds, func(hold handleHold) bool { return hold.held == held })
 	if i < 0 {
-		return hold, ErrNotAcquired
+		return table.Hold{}, ErrNotAcquired // Release has ended it
 	}
-	*from = slices.Delete(*from, i, i+1)
-	return hold, nil
+	*held.holds = slices.Delete(*held.holds, i, i+1)
+	return held.hold, nil
 }
 
 // holds are the holds of one mode that were acquired through one handle, oldest first. There can be
 // several even of exclusive ones, on different files, if the lock file was replaced meanwhile.
-type holds []table.Hold
+type holds []handleHold
+
+// A handleHold is a hold, with its context if it has one. Without that, holds on the same file are equal, and
+// it makes no difference which of them ends.
+type handleHold struct {
+	table.Hold
+	held *heldContext
+}
 
 // take removes a hold and returns it, or ErrNotAcquired. It is not known which of the holders releases the
 // lock, so a hold on a file that path no longer names goes first: as many holds remain on the new file as
-// there may be holders that rely on them.
-func (h *holds) take(path string) (table.Hold, error) {
+// there may be holders that rely on them. Then comes one without a context, whose holder can release it in no
+// other way.
+func (h *holds) take(path string) (handleHold, error) {
 	n := len(*h)
 	if n == 0 {
-		return table.Hold{}, ErrNotAcquired
+		return handleHold{}, ErrNotAcquired
 	}
-	last := (*h)[n-1] // usually all are equal to it
-	i := slices.IndexFunc(*h, func(hold table.Hold) bool { return hold != last && !hold.SameFile(path) })
+	last := (*h)[n-1] // usually all are on the same file
+	i := slices.IndexFunc(*h, func(hold handleHold) bool { return hold.Hold != last.Hold && !hold.SameFile(path) })
+	if i < 0 {
+		i = slices.IndexFunc(*h, func(hold handleHold) bool { return hold.held == nil })
+	}
 	if i < 0 {
 		i = n - 1
 	}

@@ -2,6 +2,7 @@ package fasteners
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,11 +26,10 @@ func (l *InterProcessReaderWriterLock) HoldWrite(ctx context.Context) (held cont
 }
 
 func (h *handle) hold(ctx context.Context, mode table.Mode, to *holds) (context.Context, func() error, error) {
-	hold, err := h.acquire(ctx, mode, to)
-	if err != nil {
+	c := &heldContext{Context: ctx, handle: h}
+	if err := h.acquire(ctx, mode, to, c); err != nil {
 		return nil, nil, err
 	}
-	c := &heldContext{Context: ctx, handle: h, holds: to, hold: hold}
 	return c, c.release, nil
 }
 
@@ -39,8 +39,8 @@ func (h *handle) hold(ctx context.Context, mode table.Mode, to *holds) (context.
 type heldContext struct {
 	context.Context // that the lock was acquired with
 	handle          *handle
-	holds           *holds
 	hold            table.Hold
+	holds           *holds // the list that has it; handle.mu protects this
 
 	released atomic.Bool
 	mu       sync.Mutex // held to make watched, and to end it
@@ -60,6 +60,7 @@ const (
 	maxLook   = time.Second
 )
 
+func (c *heldContext) String() string        { return fmt.Sprintf("%v.held", c.Context) }
 func (c *heldContext) Done() <-chan struct{} { return c.watch().Done() }
 func (c *heldContext) Err() error            { return c.watch().Err() }
 
@@ -132,22 +133,27 @@ func (c *heldContext) lookLater() {
 	}
 }
 
-// release ends the context before it releases the lock: at no time somebody else has the lock and the
-// context is not done.
 func (c *heldContext) release() error {
+	hold, err := c.handle.takeThis(c)
+	if err == nil {
+		c.end()
+	}
+	return c.handle.release(hold, err)
+}
+
+// end ends the context. It is called once, before the lock is released: at no time somebody else has the lock
+// and the context is not done.
+func (c *heldContext) end() {
 	c.mu.Lock()
-	again := c.released.Swap(true)
+	c.released.Store(true)
 	w := c.watched.Load()
 	c.mu.Unlock()
-	if again {
-		return c.handle.release(table.Hold{}, ErrNotAcquired)
+	if w == nil {
+		return
 	}
-	if w != nil {
-		var cause error
-		if !c.hold.SameFile(c.handle.path()) {
-			cause = ErrReplaced
-		}
-		w.stop(cause)
+	var cause error
+	if !c.hold.SameFile(c.handle.path()) {
+		cause = ErrReplaced
 	}
-	return c.handle.release(c.handle.takeThis(c.holds, c.hold))
+	w.stop(cause)
 }

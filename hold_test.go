@@ -157,6 +157,36 @@ func TestReleaseOfHold(t *testing.T) {
 	}
 	must(t, lock.Release())
 	checkError(t, release(), "release", path, fasteners.ErrNotAcquired)
+
+	// Then another one through the same handle is not the one that release ends.
+	held, release, err := lock.Hold(background)
+	must(t, err)
+	acquired := exclusiveOf(lock).goAcquire(t, background)
+	must(t, lock.Release())
+	must(t, <-acquired)
+	if held.Err() != context.Canceled {
+		t.Errorf("after Release, the error of the context is %v", held.Err())
+	}
+	checkError(t, release(), "release", path, fasteners.ErrNotAcquired)
+	exclusive(path).mustTry(t, false)
+	must(t, lock.Release())
+	exclusive(path).mustTry(t, true)
+}
+
+// A downgraded hold is still the one that WithWriteLock ends.
+func TestDowngradeOfHold(t *testing.T) {
+	path := lockPath(t)
+	lock := fasteners.NewInterProcessReaderWriterLock(path)
+	must(t, fasteners.WithWriteLock(background, lock, func(ctx context.Context) error {
+		must(t, lock.Downgrade())
+		reader(path).mustTry(t, true)
+		exclusive(path).mustTry(t, false)
+		if ctx.Err() != nil {
+			t.Errorf("the error of the context is %v", ctx.Err())
+		}
+		return nil
+	}))
+	exclusive(path).mustTry(t, true)
 }
 
 // A plainLocker is a Locker and nothing else.

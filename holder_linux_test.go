@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,23 +91,53 @@ func TestHoldersInPython(t *testing.T) {
 }
 
 // Another program can use locks of open file descriptions, of which the kernel does not tell the PID. It is
-// found by its descriptors.
+// found by its descriptors, and so is another one with the same lock.
 func TestHoldersByDescriptor(t *testing.T) {
 	path := lockPath(t)
 	must(t, os.WriteFile(path, nil, 0o666))
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	must(t, err)
-	defer f.Close()
-	must(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}))
-	cmd := exec.Command("sh", "-c", "echo started; read line")
-	cmd.ExtraFiles = []*os.File{f} // so that it holds the lock, too
-	p := start(t, cmd)
-	p.expect("started") // by now it has its own name
-	f.Close()
-	holders := holdersOf(t, path)
-	if len(holders) != 1 || holders[0].PID != cmd.Process.Pid || holders[0].Command != "sh" {
-		t.Errorf("holders are %+v, want process %d", holders, cmd.Process.Pid)
+	var want []int
+	for range 2 {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		must(t, err)
+		must(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_RDLCK}))
+		cmd := exec.Command("sh", "-c", "echo started; read line")
+		cmd.ExtraFiles = []*os.File{f} // so that it holds the lock, too
+		p := start(t, cmd)
+		p.expect("started") // by now it has its own name
+		f.Close()
+		want = append(want, cmd.Process.Pid)
 	}
+	holders := holdersOf(t, path)
+	slices.Sort(want)
+	if got := pids(holders); !slices.Equal(slices.Sorted(slices.Values(got)), want) || holders[0].Command != "sh" {
+		t.Errorf("holders are %+v, want processes %d", holders, want)
+	}
+}
+
+// A process has the same range on all files that it locks in the same second.
+func TestHoldersOfOneOfManyFiles(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	p := startHolder(t, a, "read")
+	startHolder(t, b, "read")
+	if got := pids(holdersOf(t, a)); len(got) != 1 || got[0] != p.cmd.Process.Pid {
+		t.Errorf("holders are %v, want %d", got, p.cmd.Process.Pid)
+	}
+}
+
+// A waiting reader of this process, which has no tag, is reported once.
+func TestHoldersWithOwnReader(t *testing.T) {
+	path := lockPath(t)
+	p := startHolder(t, path, "write")
+	acquired := reader(path).goAcquire(t, cancelable(t))
+	for range 100 {
+		holders := holdersOf(t, path)
+		if len(holders) != 2 || holders[0].PID != p.cmd.Process.Pid || holders[1].PID != os.Getpid() || !holders[1].Waiting {
+			t.Fatalf("holders are %v, want process %d, and this one, which waits", holders, p.cmd.Process.Pid)
+		}
+	}
+	p.release()
+	must(t, <-acquired)
 }
 
 // A process of another PID namespace has another PID there, which an innocent process of this one may have.

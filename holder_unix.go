@@ -42,21 +42,27 @@ func (*system) Holders(id table.ID, f table.File) ([]table.Holder, error) {
 		}
 		local = f.IsLocal()
 	}
-	locks := posix.LocksOf(id.Volume, id.File, one, one != nil && one.Len >= mainBase)
-	if one != nil && !slices.ContainsFunc(locks, func(l posix.Lock) bool { return l.Range == one.Range && !l.Blocked }) {
+	locks := posix.LocksOf(id.Volume, id.File, one)
+	if one != nil && !slices.Contains(locks, *one) {
 		locks = append(locks, *one) // one of a PID namespace that the list leaves out, for example
 	}
 	var holders []table.Holder
+	var pids []int // of holders
 	for _, l := range locks {
 		if l.Start != 0 {
 			continue // pending: the owner also holds main, or waits for it
 		}
 		h := holder(l, local)
 		if local && h.PID == 0 && !l.Blocked {
-			h.PID = posix.OwnerOf(l, id.Volume, id.File)
+			h.PID = posix.OwnerOf(l, id.Volume, id.File, pids)
+		}
+		if !l.Blocked {
+			pids = append(pids, h.PID)
 		}
 		isSame := func(other table.Holder) bool { return h.PID != 0 && h.PID == other.PID && h.Waiting == other.Waiting }
-		if h.PID != os.Getpid() && !slices.ContainsFunc(holders, isSame) { // the list can have one twice
+		if h.PID != os.Getpid() && !slices.ContainsFunc(holders, isSame) {
+			// The list can have one twice: the kernel goes on at the same index for each page, also if a lock has
+			// come meanwhile.
 			holders = append(holders, h)
 		}
 	}

@@ -55,8 +55,7 @@ func NewInterProcessLock(path string, opts ...Option) *InterProcessLock {
 // held. The error wraps ctx.Err(), the error of the operating system, or [fs.ErrInvalid] if the path or
 // an option is invalid.
 func (l *InterProcessLock) Acquire(ctx context.Context) error {
-	_, err := l.acquire(ctx, table.Exclusive, &l.holds)
-	return err
+	return l.acquire(ctx, table.Exclusive, &l.holds, nil)
 }
 
 // TryAcquire acquires the lock without waiting and reports whether it succeeded. It returns false and a

@@ -31,8 +31,7 @@ func NewInterProcessReaderWriterLock(path string, opts ...Option) *InterProcessR
 // AcquireReadLock acquires the lock for reading, which it may share with other readers. Permission to
 // read the lock file suffices. Otherwise it behaves like [InterProcessLock.Acquire].
 func (l *InterProcessReaderWriterLock) AcquireReadLock(ctx context.Context) error {
-	_, err := l.acquire(ctx, table.Shared, &l.readers)
-	return err
+	return l.acquire(ctx, table.Shared, &l.readers, nil)
 }
 
 // TryAcquireReadLock acquires the lock for reading without waiting and reports whether it succeeded. It
@@ -46,8 +45,7 @@ func (l *InterProcessReaderWriterLock) ReleaseReadLock() error { return l.releas
 
 // AcquireWriteLock acquires the lock for writing. It behaves like [InterProcessLock.Acquire].
 func (l *InterProcessReaderWriterLock) AcquireWriteLock(ctx context.Context) error {
-	_, err := l.acquire(ctx, table.Exclusive, &l.writers)
-	return err
+	return l.acquire(ctx, table.Exclusive, &l.writers, nil)
 }
 
 // TryAcquireWriteLock acquires the lock for writing without waiting and reports whether it succeeded. It
@@ -60,7 +58,8 @@ func (l *InterProcessReaderWriterLock) TryAcquireWriteLock() (bool, error) {
 func (l *InterProcessReaderWriterLock) ReleaseWriteLock() error { return l.release(l.take(&l.writers)) }
 
 // Downgrade converts the write lock that was acquired through l to a read lock, to be released by
-// ReleaseReadLock. No other writer can acquire the lock in between. Waiting readers that arrived before
+// ReleaseReadLock, or by what releases the write lock if that is [WithWriteLock] or the function that
+// HoldWrite has returned. No other writer can acquire the lock in between. Waiting readers that arrived before
 // any waiting writer of this process acquire it, too.
 //
 // Its error wraps [ErrNotAcquired] if the write lock was not held. With any other error, which is one of
@@ -83,6 +82,9 @@ func (l *InterProcessReaderWriterLock) downgrade() error {
 		return err
 	}
 	l.readers = append(l.readers, hold)
+	if hold.held != nil {
+		hold.held.holds = &l.readers
+	}
 	return nil
 }
 

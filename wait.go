@@ -11,7 +11,7 @@ import (
 
 // acquireObserved is acquire with a timeout, a notice or a logger. It makes nothing of these until it is
 // clear that it has to wait.
-func (h *handle) acquireObserved(ctx context.Context, mode table.Mode, to *holds) (table.Hold, error) {
+func (h *handle) acquireObserved(ctx context.Context, mode table.Mode, to *holds, held *heldContext) error {
 	start := time.Now()
 	hold, err := table.Hold{}, h.validate(ctx)
 	if err == nil {
@@ -29,10 +29,10 @@ func (h *handle) acquireObserved(ctx context.Context, mode table.Mode, to *holds
 		h.log("acquire", err, slog.String("mode", mode.String()), slog.Duration("waited", time.Since(start)))
 	}
 	if err != nil {
-		return hold, h.pathError("acquire", err)
+		return h.pathError("acquire", err)
 	}
-	h.add(to, hold)
-	return hold, nil
+	h.add(to, hold, held)
+	return nil
 }
 
 func (h *handle) wait(ctx context.Context, mode table.Mode, start time.Time) (table.Hold, error) {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,52 +15,36 @@ import (
 // LocksOf returns the locks on the file of which stat(2) returns dev and ino, also those that are waited
 // for, as proc_locks(5) shows them. If known is not nil, it is one of the locks.
 //
-// A file system can have another device number there than for stat(2), as Btrfs and overlayfs have. Then
-// known tells which file it is: by its range alone if isUnique, or else by its range and the inode number.
-func LocksOf(dev, ino uint64, known *Lock, isUnique bool) []Lock {
-	table := readLocks()
+// A file system can have another device number there than for stat(2), as Btrfs and overlayfs have, and
+// another inode number, too. Then known tells which file it is, if only one file has such a lock, or only one
+// with that inode number. Otherwise LocksOf returns nil.
+func LocksOf(dev, ino uint64, known *Lock) []Lock {
+	table, _ := os.ReadFile("/proc/locks")
 	locks := map[string][]Lock{} // by file
 	name := fmt.Sprintf("%02x:%02x:%d", unix.Major(dev), unix.Minor(dev), ino)
-	other := name
+	var same, sameInode []string
 	for line := range strings.Lines(string(table)) {
 		l, file, ok := parseLock(line)
 		if !ok {
 			continue
 		}
 		locks[file] = append(locks[file], l)
-		if known != nil && l.same(known) && (isUnique || strings.HasSuffix(file, fmt.Sprintf(":%d", ino))) {
-			other = file
+		if known != nil && l == *known && !slices.Contains(same, file) {
+			same = append(same, file)
+			if strings.HasSuffix(file, fmt.Sprintf(":%d", ino)) {
+				sameInode = append(sameInode, file)
+			}
 		}
 	}
-	if len(locks[name]) > 0 {
+	switch {
+	case len(locks[name]) > 0:
 		return locks[name]
+	case len(sameInode) == 1:
+		return locks[sameInode[0]]
+	case len(same) == 1:
+		return locks[same[0]]
 	}
-	return locks[other]
-}
-
-// readLocks reads proc_locks(5). The kernel lists as many locks for one read(2) as fit on a page, and goes on
-// at the same index for the next one: if a lock has been added at the front meanwhile, the last one comes
-// again, and if one was removed, one is left out. So a read that has not filled a page is the last one.
-func readLocks() []byte {
-	f, err := os.Open("/proc/locks")
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	const longestLine = 256
-	page := make([]byte, os.Getpagesize())
-	var table []byte
-	for {
-		n, err := f.Read(page)
-		table = append(table, page[:n]...)
-		if err != nil || n < len(page)-longestLine {
-			return table
-		}
-	}
-}
-
-func (l *Lock) same(m *Lock) bool {
-	return l.Range == m.Range && l.Type == m.Type && l.Blocked == m.Blocked
+	return nil
 }
 
 // parseLock parses a line of proc_locks(5), or what stands behind "lock:" in proc_pid_fdinfo(5):
@@ -95,20 +80,24 @@ func parseLock(line string) (l Lock, file string, ok bool) {
 }
 
 // OwnerOf returns a process that has a descriptor of the file dev and ino through which it holds the lock,
-// or 0 if it finds none. It looks at every descriptor of every process, as far as the caller has the rights
-// to: proc_pid_fdinfo(5).
-func OwnerOf(l Lock, dev, ino uint64) (pid int) {
-	fds, _ := filepath.Glob("/proc/[0-9]*/fd/[0-9]*")
-	for _, fd := range fds {
-		if st, err := Stat(fd); err != nil || st.Dev != dev || st.Ino != ino {
+// and that is not in except, or 0 if it finds none. It looks at every descriptor of every process, as far as
+// the caller has the rights to: proc_pid_fdinfo(5). It asks about a file, which can be on a server that does
+// not answer, only if such a lock is on it.
+func OwnerOf(l Lock, dev, ino uint64, except []int) int {
+	infos, _ := filepath.Glob("/proc/[0-9]*/fdinfo/[0-9]*")
+	for _, path := range infos {
+		parts := strings.Split(path, "/") // "", proc, PID, fdinfo, N
+		pid, _ := strconv.Atoi(parts[2])
+		if slices.Contains(except, pid) {
 			continue
 		}
-		parts := strings.Split(fd, "/") // "", proc, PID, fd, N
-		info, _ := os.ReadFile(filepath.Join("/proc", parts[2], "fdinfo", parts[4]))
+		info, _ := os.ReadFile(path)
 		for line := range strings.Lines(string(info)) {
 			rest, isLock := strings.CutPrefix(line, "lock:")
-			if own, _, ok := parseLock(rest); isLock && ok && own.same(&l) {
-				pid, _ = strconv.Atoi(parts[2])
+			if own, _, ok := parseLock(rest); !isLock || !ok || own != l {
+				continue
+			}
+			if st, err := Stat(filepath.Join("/proc", parts[2], "fd", parts[4])); err == nil && st.Dev == dev && st.Ino == ino {
 				return pid
 			}
 		}

@@ -35,7 +35,7 @@ func TestParseLock(t *testing.T) {
 	}
 }
 
-// However many locks there are, LocksOf finds each lock of a file once, while others come and go.
+// LocksOf finds all locks of a file, however many pages they fill.
 func TestLocksOf(t *testing.T) {
 	if setlkOFD == unsupported || ForceProcessOwned.Load() {
 		t.Skip("one process has one lock on a range then")
@@ -54,7 +54,7 @@ func TestLocksOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := map[string]int{}
-	for _, l := range LocksOf(st.Dev, st.Ino, nil, false) {
+	for _, l := range LocksOf(st.Dev, st.Ino, nil) {
 		found[fmt.Sprint(l)]++
 	}
 	if len(found) != n {

@@ -28,7 +28,9 @@ func (t *Table) Acquire(ctx context.Context, r *Request, mode Mode, try bool) (H
 		e, w, err := t.attempt(ctx, r, mode, try, retries == 0)
 		if w != nil {
 			w.block(ctx) // not any deeper, to keep the stack small: see there
-			err = e.finish(ctx, w)
+			if err = e.finish(ctx, w); err != nil && err == ctx.Err() {
+				err = &WaitError{ID: e.id, Err: err} // it has waited, though not as the leader
+			}
 			retries, waited = 0, true
 		}
 		if err == nil {

@@ -52,8 +52,8 @@ func (t *Table) Holders(path string, waiters bool) (ID, []Holder, error) {
 	others, err := t.system.Holders(id, f)
 	if f != nil {
 		t.adopt(f, id)
-	} else if err != nil {
-		err = openErr
+	} else if err == nil && !isNotExist(openErr) {
+		err = openErr // unless there is an answer all the same
 	}
 	t.asking.Unlock()
 	if !waiters {
@@ -66,6 +66,13 @@ func (t *Table) Holders(path string, waiters bool) (ID, []Holder, error) {
 	e := t.entries[id]
 	if e != nil && e.state == held {
 		holders = append(holders, e.ownLocked())
+	}
+	if e != nil && e.state == waiting && e.leader.blocked && e.leader.mode == Shared {
+		// The request of the leader, which is among others: as a reader that waits, it has no tag.
+		isLeader := func(h Holder) bool { return h.Waiting && h.Mode == Shared && h.PID == 0 }
+		if i := slices.IndexFunc(others, isLeader); i >= 0 {
+			others = slices.Delete(others, i, i+1)
+		}
 	}
 	holders = append(holders, others...)
 	if e != nil {
@@ -113,7 +120,9 @@ func (t *Table) WaitError(path string, err error) *WaitError {
 		return w
 	}
 
-	t.asking.Lock()
+	if !t.asking.TryLock() {
+		return w // not to wait for others, whose file can be on a slow server
+	}
 	defer t.asking.Unlock()
 	if f, _ := t.borrow(path, id); f != nil {
 		if h, ok := f.Holder(); ok {

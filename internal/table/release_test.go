@@ -256,11 +256,8 @@ func TestEntryIsCollected(t *testing.T) {
 	release(t, h)
 	must(t, <-done)
 	h = Hold{}
-	for range 100 {
+	for e.Value() != nil {
 		runtime.GC()
-		if e.Value() == nil {
-			return
-		}
+		time.Sleep(time.Millisecond) // so that the runtime forgets the timer, which it does in passing
 	}
-	t.Error("the entry still exists")
 }

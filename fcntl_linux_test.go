@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -218,5 +219,34 @@ func TestESTALE(t *testing.T) {
 	injectFault(t, func(int, int16) error { return unix.ESTALE })
 	if ok, err := l.TryAcquireReadLock(); ok || !errors.Is(err, unix.ESTALE) {
 		t.Errorf("try: %v, %v", ok, err)
+	}
+}
+
+// A timeout also bounds the wait for a goroutine that leads, while the kernel, or a server, does not answer it.
+func TestTimeoutBehindLeader(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	asked, answer := make(chan bool), make(chan bool)
+	calls := 0
+	injectFault(t, func(_ int, typ int16) error {
+		if calls++; calls == 1 {
+			asked <- true
+			<-answer
+		}
+		return nil
+	})
+	leader := make(chan error, 1)
+	l := NewInterProcessLock(path)
+	go func() { leader <- l.Acquire(t.Context()) }()
+	<-asked
+	err := NewInterProcessLock(path, WithTimeout(time.Millisecond)).Acquire(t.Context())
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, new(*HeldError)) {
+		t.Errorf("error is %v", err)
+	}
+	answer <- true
+	if err := <-leader; err != nil {
+		t.Error(err)
+	}
+	if err := l.Release(); err != nil {
+		t.Error(err)
 	}
 }

@@ -60,7 +60,8 @@ func (h *handle) validate(ctx context.Context) error {
 	return h.options.invalid
 }
 
-// acquire adds the hold to a list, with its context if it has one. It has a small frame, since it is on the stack of every goroutine that waits.
+// acquire adds the hold to a list, with its context if it has one. It has a small frame, since it is on the
+// stack of every goroutine that waits.
 func (h *handle) acquire(ctx context.Context, mode table.Mode, to *holds, held *heldContext) error {
 	if h.options != nil && h.options.observed {
 		return h.acquireObserved(ctx, mode, to, held)
@@ -151,21 +152,26 @@ type handleHold struct {
 }
 
 // take removes a hold and returns it, or ErrNotAcquired. It is not known which of the holders releases the
-// lock, so a hold on a file that path no longer names goes first: as many holds remain on the new file as
-// there may be holders that rely on them. Then comes one without a context, whose holder can release it in no
-// other way.
+// lock. It is not one with a context, unless all have one: these release their own. Of the others, a hold on a
+// file that path no longer names goes first: as many holds remain on the new file as there may be holders that
+// rely on them.
 func (h *holds) take(path string) (handleHold, error) {
-	n := len(*h)
-	if n == 0 {
+	mayTake := func(hold handleHold) bool { return hold.held == nil }
+	if !slices.ContainsFunc(*h, mayTake) {
+		mayTake = func(handleHold) bool { return true }
+	}
+	last := len(*h) - 1
+	for last >= 0 && !mayTake((*h)[last]) {
+		last--
+	}
+	if last < 0 {
 		return handleHold{}, ErrNotAcquired
 	}
-	last := (*h)[n-1] // usually all are on the same file
-	i := slices.IndexFunc(*h, func(hold handleHold) bool { return hold.Hold != last.Hold && !hold.SameFile(path) })
+	i := slices.IndexFunc((*h)[:last], func(hold handleHold) bool {
+		return mayTake(hold) && hold.Hold != (*h)[last].Hold && !hold.SameFile(path) // usually all are equal
+	})
 	if i < 0 {
-		i = slices.IndexFunc(*h, func(hold handleHold) bool { return hold.held == nil })
-	}
-	if i < 0 {
-		i = n - 1
+		i = last
 	}
 	hold := (*h)[i]
 	*h = slices.Delete(*h, i, i+1)

@@ -3,7 +3,6 @@ package fasteners
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,56 +25,46 @@ func (l *InterProcessReaderWriterLock) HoldWrite(ctx context.Context) (held cont
 }
 
 func (h *handle) hold(ctx context.Context, mode table.Mode, to *holds) (context.Context, func() error, error) {
-	c := &heldContext{Context: ctx, handle: h}
+	c := &heldContext{lazyContext: lazyContext{Context: ctx}, handle: h}
 	if err := h.acquire(ctx, mode, to, c); err != nil {
 		return nil, nil, err
 	}
 	return c, c.release, nil
 }
 
-// A heldContext is the context of one hold of a file lock. Most functions are over before anybody asks
-// whether it is done. So only the first such question makes a context that can be canceled, and begins to
-// watch the path.
+// A heldContext is the context of one hold of a file lock. As soon as somebody asks whether it is done, it
+// watches the path.
 type heldContext struct {
-	context.Context // that the lock was acquired with
-	handle          *handle
-	hold            table.Hold
-	holds           *holds // the list that has it; handle.mu protects this
+	lazyContext // of the one that the lock was acquired with
+	handle      *handle
+	hold        table.Hold
+	holds       *holds // the list that has it; handle.mu protects this
+	released    atomic.Bool
 
-	released atomic.Bool
-	mu       sync.Mutex // held to make watched, and to end it
-	watched  atomic.Pointer[watchedContext]
-}
-
-type watchedContext struct {
-	context.Context
-	end      context.CancelCauseFunc
+	// mu protects these, of the context that was made.
+	cancel   context.CancelCauseFunc
 	timer    *time.Timer
 	interval time.Duration
 }
 
-// The path is looked at as often as for those who wait: see internal/table/recheck.go.
+// The path is looked at as often as for those that wait: see internal/table/recheck.go.
 const (
 	firstLook = 8 * time.Millisecond
 	maxLook   = time.Second
 )
 
 func (c *heldContext) String() string        { return fmt.Sprintf("%v.held", c.Context) }
-func (c *heldContext) Done() <-chan struct{} { return c.watch().Done() }
-func (c *heldContext) Err() error            { return c.watch().Err() }
+func (c *heldContext) Done() <-chan struct{} { return c.get(c.watch).Done() }
+func (c *heldContext) Err() error            { return c.get(c.watch).Err() }
 
 type heldKey struct{}
 
-// Value returns c itself for heldKey. Of a watched context it also returns what package context keeps
-// there for its children, and for Cause.
+// Value returns c itself for heldKey.
 func (c *heldContext) Value(key any) any {
 	if key == (heldKey{}) {
 		return c
 	}
-	if w := c.watched.Load(); w != nil {
-		return w.Value(key)
-	}
-	return c.Context.Value(key)
+	return c.lazyContext.Value(key)
 }
 
 // heldBy reports whether the lock on the file id is held by a function that has called, directly or not,
@@ -93,43 +82,30 @@ func heldBy(ctx context.Context, id table.ID) bool {
 	}
 }
 
-func (c *heldContext) watch() *watchedContext {
-	if w := c.watched.Load(); w != nil {
-		return w
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if w := c.watched.Load(); w != nil {
-		return w
-	}
-	w := &watchedContext{interval: firstLook}
-	w.Context, w.end = context.WithCancelCause(c.Context)
-	w.timer = time.AfterFunc(w.interval, c.lookLater)
+// watch makes the context that is done when the lock is released or found to be lost.
+func (c *heldContext) watch(parent context.Context) context.Context {
+	ctx, cancel := context.WithCancelCause(parent)
 	if c.released.Load() {
-		w.stop(nil)
+		cancel(nil)
+		return ctx
 	}
-	c.watched.Store(w)
-	return w
+	c.cancel, c.interval = cancel, firstLook
+	c.timer = time.AfterFunc(c.interval, c.look)
+	return ctx
 }
 
-func (w *watchedContext) stop(cause error) {
-	w.end(cause)
-	w.timer.Stop()
-}
-
-// lookLater looks at the path, and will do so again later if it still names the locked file.
-func (c *heldContext) lookLater() {
+// look looks at the path, and will do so again later if it still names the locked file.
+func (c *heldContext) look() {
 	same := c.hold.SameFile(c.handle.path())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w := c.watched.Load()
 	switch {
 	case c.released.Load():
 	case !same:
-		w.stop(ErrReplaced)
+		c.cancel(ErrReplaced)
 	default:
-		w.interval = min(5*w.interval, maxLook)
-		w.timer.Reset(w.interval)
+		c.interval = min(5*c.interval, maxLook)
+		c.timer.Reset(c.interval)
 	}
 }
 
@@ -145,15 +121,15 @@ func (c *heldContext) release() error {
 // and the context is not done.
 func (c *heldContext) end() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.released.Store(true)
-	w := c.watched.Load()
-	c.mu.Unlock()
-	if w == nil {
+	if c.cancel == nil {
 		return
 	}
-	var cause error
-	if !c.hold.SameFile(c.handle.path()) {
-		cause = ErrReplaced
+	c.timer.Stop()
+	if c.hold.SameFile(c.handle.path()) {
+		c.cancel(nil)
+	} else {
+		c.cancel(ErrReplaced)
 	}
-	w.stop(cause)
 }

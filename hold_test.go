@@ -5,7 +5,9 @@ package fasteners_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +48,9 @@ func TestContextOfHold(t *testing.T) {
 			}
 			if d, ok := held.Deadline(); !ok || time.Until(d) < time.Minute {
 				t.Error("the deadline is not that of ctx")
+			}
+			if text := fmt.Sprint(held); !strings.HasSuffix(text, ".held") {
+				t.Errorf("the context prints as %s", text)
 			}
 			if err := context.Cause(held); err != nil || held.Err() != nil {
 				t.Errorf("held, and the error of the context is %v", err)
@@ -88,9 +93,7 @@ func TestContextOfHold(t *testing.T) {
 // The context of fn ends when the lock file is removed or replaced, with that cause. The release reports it,
 // too.
 func TestContextOfLostHold(t *testing.T) {
-	if !filesCanBeReplacedWhileOpen {
-		t.Skip("an open file cannot be removed or moved here")
-	}
+	needReplaceableFiles(t)
 	path := lockPath(t)
 	for name, hold := range holdFuncs(path) {
 		t.Run(name, func(t *testing.T) {
@@ -171,6 +174,21 @@ func TestReleaseOfHold(t *testing.T) {
 	exclusive(path).mustTry(t, false)
 	must(t, lock.Release())
 	exclusive(path).mustTry(t, true)
+}
+
+// Release ends a hold that has no release of its own, if there is one, even if another hold is of a file that
+// was removed.
+func TestReleaseBesideLostHold(t *testing.T) {
+	needReplaceableFiles(t)
+	path := lockPath(t)
+	rw := fasteners.NewInterProcessReaderWriterLock(path)
+	_, release, err := rw.HoldRead(background)
+	must(t, err)
+	must(t, os.Remove(path))
+	must(t, rw.AcquireReadLock(background)) // of the new file
+	must(t, rw.ReleaseReadLock())
+	exclusive(path).mustTry(t, true)
+	checkError(t, release(), "release", path, fasteners.ErrReplaced)
 }
 
 // A downgraded hold is still the one that WithWriteLock ends.

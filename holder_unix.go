@@ -61,8 +61,8 @@ func (*system) Holders(id table.ID, f table.File) ([]table.Holder, error) {
 		}
 		isSame := func(other table.Holder) bool { return h.PID != 0 && h.PID == other.PID && h.Waiting == other.Waiting }
 		if h.PID != os.Getpid() && !slices.ContainsFunc(holders, isSame) {
-			// The list can have one twice: the kernel goes on at the same index for each page, also if a lock has
-			// come meanwhile.
+			// The list can have a lock twice: for each page the kernel goes on at the same index, even if
+			// another lock has been added in front.
 			holders = append(holders, h)
 		}
 	}

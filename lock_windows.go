@@ -46,6 +46,8 @@ func (f *file) TryLock(mode table.Mode) (bool, error) {
 	return ok, err
 }
 
+func (f *file) CanWait() bool { return false }
+
 // Wait is not supported. LockFileEx can be canceled only on an overlapped handle, and may have locked the
 // file by then; Wine 8 never completes it there (seen 2026-11-23).
 func (f *file) Wait(context.Context, table.Mode) error { return errors.ErrUnsupported }

@@ -14,13 +14,14 @@ func TestNoticeAfterTheEnd(t *testing.T) {
 	calls := 0
 	lock := NewInterProcessLock(filepath.Join(t.TempDir(), "lock"), WithLogger(slog.New(slog.DiscardHandler)),
 		WithWaitNotice(time.Hour, func([]Holder) { calls++ }))
-	n := lock.noticeLater(t.Context(), time.Now())
-	n.tell()
+	w := &waitContext{lazyContext: lazyContext{Context: t.Context()}, handle: &lock.handle, start: time.Now()}
+	w.Done()
+	w.tell()
 	if calls != 1 {
 		t.Errorf("%d calls before the end, want 1", calls)
 	}
-	n.stop()
-	n.tell()
+	w.end()
+	w.tell()
 	if calls != 1 {
 		t.Errorf("%d calls after the end", calls-1)
 	}

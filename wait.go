@@ -3,30 +3,22 @@ package fasteners
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/go-fasteners/fasteners/internal/table"
 )
 
-// acquireObserved is acquire with a timeout, a notice or a logger. It makes nothing of these until it is
-// clear that it has to wait.
+// acquireObserved is acquire with a timeout, a notice or a logger.
 func (h *handle) acquireObserved(ctx context.Context, mode table.Mode, to *holds, held *heldContext) error {
-	start := time.Now()
+	w := &waitContext{lazyContext: lazyContext{Context: ctx}, handle: h, start: time.Now()}
 	hold, err := table.Hold{}, h.validate(ctx)
 	if err == nil {
-		err = ctx.Err()
-	}
-	if err == nil {
-		hold, err = locks.Acquire(ctx, &h.request, mode, true)
-	}
-	if err == table.ErrBusy {
-		hold, err = h.wait(ctx, mode, start)
-	} else {
-		err = waitError(ctx, err)
+		hold, err = locks.Acquire(w, &h.request, mode, false)
+		err = waitError(w, err)
+		w.end()
 	}
 	if h.logger() != nil {
-		h.log("acquire", err, slog.String("mode", mode.String()), slog.Duration("waited", time.Since(start)))
+		h.log("acquire", err, slog.String("mode", mode.String()), slog.Duration("waited", time.Since(w.start)))
 	}
 	if err != nil {
 		return h.pathError("acquire", err)
@@ -35,83 +27,93 @@ func (h *handle) acquireObserved(ctx context.Context, mode table.Mode, to *holds
 	return nil
 }
 
-func (h *handle) wait(ctx context.Context, mode table.Mode, start time.Time) (table.Hold, error) {
-	o := h.options
-	if o.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, start.Add(o.timeout))
-		defer cancel()
-	}
-	if o.notice != nil || o.logger != nil {
-		n := h.noticeLater(ctx, start)
-		defer n.stop()
-	}
-	hold, err := locks.Acquire(ctx, &h.request, mode, false)
-	if err != nil && err == ctx.Err() {
-		err = locks.WaitError(h.path(), err)
-	}
-	return hold, waitError(ctx, err)
-}
+// A waitContext is the context of one acquire. When it begins to wait, which is when it asks whether the
+// context is done, it sets timers for the timeout and for the first notice.
+type waitContext struct {
+	lazyContext // of the one that Acquire was called with
+	handle      *handle
+	start       time.Time
 
-// A notice tells about one wait, from time to time.
-type notice struct {
-	handle *handle
-	ctx    context.Context
-	start  time.Time
-
-	mu       sync.Mutex // protects what follows
-	timer    *time.Timer
+	// mu protects these, of the context that was made.
+	cancel   context.CancelFunc
+	notice   *time.Timer // or nil
 	interval time.Duration
 	over     bool
 }
 
 const (
-	minNoticeInterval = time.Second
-	maxNoticeInterval = time.Minute
+	defaultNoticeAfter = time.Second // for the logger
+	minNoticeInterval  = time.Second
+	maxNoticeInterval  = time.Minute
 )
 
-func (h *handle) noticeLater(ctx context.Context, start time.Time) *notice {
-	after := h.options.noticeAfter
-	if h.options.notice == nil {
-		after = time.Second
+func (w *waitContext) Done() <-chan struct{} { return w.get(w.begin).Done() }
+
+// Err is asked for without a wait, too, and begins none.
+func (w *waitContext) Err() error {
+	if made := w.made.Load(); made != nil {
+		return (*made).Err()
 	}
-	n := &notice{handle: h, ctx: ctx, start: start, interval: max(after, minNoticeInterval)}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.timer = time.AfterFunc(time.Until(start.Add(after)), n.tell)
-	return n
+	return w.Context.Err()
 }
 
-func (n *notice) stop() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.over = true
-	n.timer.Stop()
+// begin makes the context that is done when the timeout is over.
+func (w *waitContext) begin(parent context.Context) context.Context {
+	o := w.handle.options
+	ctx := parent
+	if o.timeout > 0 {
+		ctx, w.cancel = context.WithDeadline(parent, w.start.Add(o.timeout))
+	} else {
+		ctx, w.cancel = context.WithCancel(parent)
+	}
+	if o.notice != nil || o.logger != nil {
+		after := defaultNoticeAfter
+		if o.notice != nil {
+			after = o.noticeAfter
+		}
+		w.interval = max(after, minNoticeInterval)
+		w.notice = time.AfterFunc(time.Until(w.start.Add(after)), w.tell)
+	}
+	return ctx
 }
 
-func (n *notice) isOver() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.over
+// end ends the wait. A call of tell may still be running, but no other begins.
+func (w *waitContext) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	if w.cancel != nil {
+		w.cancel()
+	}
+	if w.notice != nil {
+		w.notice.Stop()
+	}
 }
 
-func (n *notice) tell() {
-	holders, _ := n.handle.holders(n.ctx, false)
-	if n.isOver() {
+func (w *waitContext) isOver() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.over
+}
+
+// tell gives notice of the wait, and will do so again later if that goes on.
+func (w *waitContext) tell() {
+	holders, _ := w.handle.holders(w.Context, false)
+	if w.isOver() {
 		return
 	}
-	o := n.handle.options
+	o := w.handle.options
 	if o.logger != nil {
-		o.logger.LogAttrs(n.ctx, slog.LevelInfo, "fasteners: waiting", slog.String("path", n.handle.path()),
-			slog.Duration("waited", time.Since(n.start)), slog.String("held by", describe(holders)))
+		o.logger.LogAttrs(w.Context, slog.LevelInfo, "fasteners: waiting", slog.String("path", w.handle.path()),
+			slog.Duration("waited", time.Since(w.start)), slog.String("held by", describe(holders)))
 	}
-	if o.notice != nil && !n.isOver() {
+	if o.notice != nil && !w.isOver() {
 		o.notice(holders)
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if !n.over {
-		n.timer.Reset(n.interval)
-		n.interval = min(2*n.interval, max(maxNoticeInterval, o.noticeAfter))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.over {
+		w.notice.Reset(w.interval)
+		w.interval = min(2*w.interval, max(maxNoticeInterval, o.noticeAfter))
 	}
 }

@@ -233,7 +233,7 @@ func TestFAQContainers(t *testing.T) {
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	if err := cmd.Start(); errors.Is(err, fs.ErrPermission) {
-		t.Skip("namespaces need a privilege: ", err)
+		skipOrFail(t, "the privilege to make namespaces")
 	} else {
 		must(t, err)
 	}

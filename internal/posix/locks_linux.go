@@ -20,10 +20,14 @@ import (
 // with that inode number. Otherwise LocksOf returns nil.
 func LocksOf(dev, ino uint64, known *Lock) []Lock {
 	table, _ := os.ReadFile("/proc/locks")
+	return locksOf(string(table), dev, ino, known)
+}
+
+func locksOf(table string, dev, ino uint64, known *Lock) []Lock {
 	locks := map[string][]Lock{} // by file
 	name := fmt.Sprintf("%02x:%02x:%d", unix.Major(dev), unix.Minor(dev), ino)
 	var same, sameInode []string
-	for line := range strings.Lines(string(table)) {
+	for line := range strings.Lines(table) {
 		l, file, ok := parseLock(line)
 		if !ok {
 			continue

@@ -35,6 +35,32 @@ func TestParseLock(t *testing.T) {
 	}
 }
 
+// Where a file system has other numbers for stat(2), the known lock tells which file is meant, unless several
+// files have the same.
+func TestLocksOfKnown(t *testing.T) {
+	const ino = 257
+	whole := Lock{Range{0, 0}, unix.F_WRLCK, 17, false}
+	reader := Lock{Range{0, 8}, unix.F_RDLCK, -1, false}
+	for _, test := range []struct {
+		name, table string
+		known       *Lock
+		want        int // locks
+	}{
+		{"same numbers", "1: POSIX ADVISORY WRITE 17 01:02:257 0 EOF\n2: OFDLCK ADVISORY READ -1 00:2a:257 0 7\n", &reader, 1},
+		{"other device", "1: POSIX ADVISORY WRITE 17 00:2a:257 0 EOF\n1: -> POSIX ADVISORY WRITE 18 00:2a:257 0 EOF\n", &whole, 2},
+		{"of another process", "1: POSIX ADVISORY WRITE 99 00:2a:257 0 EOF\n", &whole, 0},
+		{"of two files with the inode", "1: POSIX ADVISORY WRITE 17 00:2a:257 0 EOF\n2: POSIX ADVISORY WRITE 17 00:2b:257 0 EOF\n", &whole, 0},
+		{"of a file with the inode, and of another", "1: OFDLCK ADVISORY READ -1 00:2a:9 0 7\n2: OFDLCK ADVISORY READ -1 00:2a:257 0 7\n", &reader, 1},
+		{"other inode", "1: OFDLCK ADVISORY READ -1 00:2a:9 0 7\n2: OFDLCK ADVISORY READ -1 00:2a:9 0 8\n", &reader, 2},
+		{"other inodes of two files", "1: OFDLCK ADVISORY READ -1 00:2a:9 0 7\n2: OFDLCK ADVISORY READ -1 00:2a:8 0 7\n", &reader, 0},
+		{"nothing known", "1: POSIX ADVISORY WRITE 17 00:2a:257 0 EOF\n", nil, 0},
+	} {
+		if got := locksOf(test.table, unix.Mkdev(1, 2), ino, test.known); len(got) != test.want {
+			t.Errorf("%s: %v, want %d locks", test.name, got, test.want)
+		}
+	}
+}
+
 // LocksOf finds all locks of a file, however many pages they fill.
 func TestLocksOf(t *testing.T) {
 	if setlkOFD == unsupported || ForceProcessOwned.Load() {

@@ -24,13 +24,18 @@ const MaxWaits = 256
 
 var waits atomic.Int32
 
+// CanWait reports whether Wait is supported, unless too many goroutines are in Wait already.
+func (d *Descriptor) CanWait() bool {
+	return !d.ownedByProcess() && d.IsLocal() && !signal.Ignored(unix.SIGURG)
+}
+
 // Wait locks r, blocking until it has done so or ctx is done. In the latter case it returns ctx.Err(), and
 // r may be locked or not: the caller has to unlock it.
 //
 // It returns errors.ErrUnsupported if the kernel cannot wait, or could not be made to end the wait. The
 // next call may succeed.
 func (d *Descriptor) Wait(ctx context.Context, typ int16, r Range) error {
-	if d.ownedByProcess() || !d.IsLocal() || signal.Ignored(unix.SIGURG) {
+	if !d.CanWait() {
 		return errors.ErrUnsupported
 	}
 	defer waits.Add(-1)

@@ -29,7 +29,7 @@ func (t *Table) Acquire(ctx context.Context, r *Request, mode Mode, try bool) (H
 		if w != nil {
 			w.block(ctx) // not any deeper, to keep the stack small: see there
 			if err = e.finish(ctx, w); err != nil && err == ctx.Err() {
-				err = &WaitError{ID: e.id, Err: err} // it has waited, though not as the leader
+				err = e.waitError(err) // it has waited, though not as the leader
 			}
 			retries, waited = 0, true
 		}

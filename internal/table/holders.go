@@ -1,6 +1,7 @@
 package table
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"time"
@@ -37,103 +38,101 @@ func now() instant { return instant(time.Since(start)) }
 func (i instant) time() time.Time { return start.Add(time.Duration(i)) }
 
 // Holders returns the holders of the lock on the file that path names, in this and in other processes, and
-// if waiters is true, the goroutines and processes that wait for it. There are none if the file does not
-// exist.
-func (t *Table) Holders(path string, waiters bool) (ID, []Holder, error) {
-	id, err := t.system.Identify(path)
+// if waiters is true, behind them the goroutines and processes that wait for it. There are none if the file
+// does not exist.
+func (t *Table) Holders(path string, waiters bool) (id ID, holders []Holder, err error) {
+	var all []Holder
+	for range maxRetries {
+		if id, err = t.system.Identify(path); err == nil {
+			all, err = t.otherHolders(path, id)
+		}
+		if !errors.Is(err, ErrRetry) {
+			break
+		}
+	}
 	if isNotExist(err) {
 		return id, nil, nil
 	}
-	if err != nil {
-		return id, nil, err
-	}
-	t.asking.Lock()
-	f, openErr := t.borrow(path, id)
-	others, err := t.system.Holders(id, f)
-	if f != nil {
-		t.adopt(f, id)
-	} else if err == nil && !isNotExist(openErr) {
-		err = openErr // unless there is an answer all the same
-	}
-	t.asking.Unlock()
-	if !waiters {
-		others = slices.DeleteFunc(others, func(h Holder) bool { return h.Waiting })
-	}
-
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	var holders []Holder
-	e := t.entries[id]
-	if e != nil && e.state == held {
-		holders = append(holders, e.ownLocked())
-	}
-	if e != nil && e.state == waiting && e.leader.blocked && e.leader.mode == Shared {
-		// The request of the leader, which is among others: as a reader that waits, it has no tag.
-		isLeader := func(h Holder) bool { return h.Waiting && h.Mode == Shared && h.PID == 0 }
-		if i := slices.IndexFunc(others, isLeader); i >= 0 {
-			others = slices.Delete(others, i, i+1)
-		}
-	}
-	holders = append(holders, others...)
-	if e != nil {
-		if e.state == waiting {
-			if !slices.ContainsFunc(holders, func(h Holder) bool { return !h.Waiting }) {
-				holders = append(holders, Holder{Mode: Exclusive}) // somebody holds it
-			}
-			if waiters {
-				holders = append(holders, Holder{PID: pid, Mode: e.leader.mode, Waiting: true, Since: e.leader.since.time()})
-			}
-		}
-		for w := e.queue.head; w != nil && waiters; w = w.next {
-			holders = append(holders, Holder{PID: pid, Mode: w.mode, Waiting: true, Since: w.since.time()})
-		}
-	}
-	if len(holders) > 0 {
-		err = nil // they are an answer
-	}
-	slices.SortStableFunc(holders, func(a, b Holder) int {
-		switch {
-		case a.Waiting == b.Waiting:
-			return 0
-		case a.Waiting:
-			return 1
-		}
-		return -1
-	})
-	return id, holders, err
-}
-
-// WaitError returns the error of a caller that has found the lock held, and whose context was done before it
-// could wait.
-func (t *Table) WaitError(path string, err error) *WaitError {
-	id, identifyErr := t.system.Identify(path)
-	if identifyErr != nil {
-		return &WaitError{Err: err}
-	}
-	t.mu.Lock()
-	w := &WaitError{ID: id, Err: err}
 	if e := t.entries[id]; e != nil {
-		w = e.waitErrorLocked(err)
+		all = e.addOwnLocked(all, waiters)
 	}
 	t.mu.Unlock()
-	if len(w.Holders) > 0 {
-		return w
-	}
-
-	if !t.asking.TryLock() {
-		return w // not to wait for others, whose file can be on a slow server
-	}
-	defer t.asking.Unlock()
-	if f, _ := t.borrow(path, id); f != nil {
-		if h, ok := f.Holder(); ok {
-			w.Holders = []Holder{h}
+	var waiting []Holder
+	for _, h := range all {
+		switch {
+		case !h.Waiting:
+			holders = append(holders, h)
+		case waiters:
+			waiting = append(waiting, h)
 		}
-		t.adopt(f, id)
 	}
-	return w
+	if len(all) > 0 {
+		err = nil // they are an answer
+	}
+	return id, append(holders, waiting...), err
 }
 
-// borrow returns a descriptor of the file id for questions, which the caller has to give to adopt.
+// otherHolders returns what the system knows of other processes. Of many goroutines that ask at the same
+// time, one uses a descriptor: each would open one, which may not be closed before the lock is free.
+func (t *Table) otherHolders(path string, id ID) ([]Holder, error) {
+	defer t.ask(id)()
+	f, openErr := t.borrow(path, id)
+	holders, err := t.system.Holders(id, f)
+	if f != nil {
+		t.adopt(f, id)
+	} else if err == nil {
+		err = openErr
+	}
+	return holders, err
+}
+
+// ask waits until no other goroutine asks about the file id. The caller has to call done.
+func (t *Table) ask(id ID) (done func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.asking[id] != nil {
+		other := t.asking[id]
+		t.mu.Unlock()
+		<-other
+		t.mu.Lock()
+	}
+	asked := make(chan struct{})
+	t.asking[id] = asked
+	return func() {
+		t.mu.Lock()
+		delete(t.asking, id)
+		t.mu.Unlock()
+		close(asked)
+	}
+}
+
+// addOwnLocked adds this process to the holders, and its goroutines that wait if waiters is true: there can be
+// thousands.
+func (e *entry) addOwnLocked(all []Holder, waiters bool) []Holder {
+	switch e.state {
+	case held:
+		all = slices.Insert(all, 0, e.ownLocked())
+	case waiting:
+		if !slices.ContainsFunc(all, func(h Holder) bool { return !h.Waiting }) {
+			all = append(all, Holder{Mode: Exclusive}) // somebody holds it
+		}
+		own := Holder{PID: pid, Mode: e.leader.mode, Waiting: true, Since: e.leader.since.time()}
+		// As a reader that waits in the kernel has no tag, it is among all already, without its PID.
+		isOwn := func(h Holder) bool { return h == Holder{Mode: Shared, Waiting: true} }
+		if i := slices.IndexFunc(all, isOwn); i >= 0 && e.leader.blocked && own.Mode == Shared {
+			all[i] = own
+		} else {
+			all = append(all, own)
+		}
+	}
+	for w := e.queue.head; w != nil && waiters; w = w.next {
+		all = append(all, Holder{PID: pid, Mode: w.mode, Waiting: true, Since: w.since.time()})
+	}
+	return all
+}
+
+// borrow returns a descriptor of the file id for a question. The caller has to give it to adopt.
 func (t *Table) borrow(path string, id ID) (File, error) {
 	t.mu.Lock()
 	if e := t.entries[id]; e != nil && e.spare != nil {
@@ -182,6 +181,12 @@ func (e *entry) waitErrorLocked(err error) *WaitError {
 		w.Holders = []Holder{e.heldBy}
 	}
 	return w
+}
+
+func (e *entry) waitError(err error) error {
+	e.table.mu.Lock()
+	defer e.table.mu.Unlock()
+	return e.waitErrorLocked(err)
 }
 
 // setHeldByLocked notes the answer of File.Holder.

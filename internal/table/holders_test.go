@@ -3,6 +3,7 @@ package table
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -212,5 +213,91 @@ func TestRecheckDuringCheck(t *testing.T) {
 		release(t, leader.mustHold(t))
 		mustBeEmpty(t, table)
 		mustBeClean(t, k)
+	})
+}
+
+// A waiter has waited, even if its context is done only when it leads, before it can ask the kernel.
+func TestContextIsDoneDuringYield(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		table := New(&proc{kernel: k}, 0)
+		h := acquire(t, table, Exclusive)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second+yieldTime/2)
+		defer cancel()
+		waiter := goAcquire(ctx, table, request(path), Exclusive)
+		time.Sleep(time.Second) // the slice is over: the next leader yields
+		release(t, h)
+		waiter.mustFail(t, context.DeadlineExceeded)
+		if !errors.As(waiter.err, new(*WaitError)) {
+			t.Errorf("error is %#v", waiter.err)
+		}
+		mustBeEmpty(t, table)
+	})
+}
+
+// If the file cannot be opened, and nothing else tells, it is not known that nobody holds the lock.
+func TestHoldersOfAFileThatCannotBeOpened(t *testing.T) {
+	k := newKernel(path)
+	p := &proc{kernel: k, failAlways: map[string]error{"open": fs.ErrPermission}}
+	table := New(p, 0)
+	if _, holders, err := table.Holders(path, true); len(holders) > 0 || err != fs.ErrPermission {
+		t.Errorf("nobody holds the lock: %v, %v", holders, err)
+	}
+	h := heldByAnother(t, k)
+	if _, holders, err := table.Holders(path, true); len(holders) != 1 || err != nil {
+		t.Errorf("another process holds the lock: %v, %v", holders, err)
+	}
+	release(t, h)
+}
+
+// If the file is replaced as Holders looks at it, Holders looks at the new one.
+func TestHoldersOfReplacedFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		table := New(&proc{kernel: k}, 0)
+		for _, replace := range []func(string){k.replace, k.remove} {
+			resume := k.holdBack("open")
+			asked := make(chan error)
+			go func() {
+				_, holders, err := table.Holders(path, true)
+				if len(holders) > 0 {
+					t.Errorf("holders are %v", holders)
+				}
+				asked <- err
+			}()
+			synctest.Wait()
+			replace(path)
+			resume()
+			must(t, <-asked)
+			k.setIntercept(nil)
+		}
+		mustBeEmpty(t, table)
+	})
+}
+
+// A question about one file, which can be on a server that does not answer, delays none about another.
+func TestQuestionsAboutTwoFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel("slow", "fast")
+		table := New(&proc{kernel: k}, 0)
+		resume := k.holdBack("holders")
+		asked := make(chan error, 2)
+		for range 2 {
+			go func() {
+				_, _, err := table.Holders("slow", true)
+				asked <- err
+			}()
+		}
+		synctest.Wait()
+		k.setIntercept(nil)
+		if n := len(k.open); n != 1 {
+			t.Errorf("%d descriptors for one question", n)
+		}
+		_, _, err := table.Holders("fast", true)
+		must(t, err)
+		resume()
+		must(t, <-asked)
+		must(t, <-asked)
+		mustBeEmpty(t, table)
 	})
 }

@@ -70,6 +70,9 @@ type File interface {
 	// TryLock locks the file in mode if no other process prevents it, and reports whether it did.
 	TryLock(mode Mode) (bool, error)
 
+	// CanWait reports whether Wait may be supported now.
+	CanWait() bool
+
 	// Wait locks the file in mode, blocking until it has done so or ctx is done. In the latter case it
 	// returns ctx.Err(), and the file may be locked or not until Unlock is called.
 	//

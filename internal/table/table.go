@@ -27,15 +27,12 @@ type Table struct {
 	// These are the constants of those names, except in tests.
 	minSlice, maxSlice, firstRecheck, freshHolder time.Duration
 
-	// asking is held while a borrowed descriptor is in use: many goroutines can ask at the same time, and each
-	// would open one, which may not be closed before the lock is free.
-	asking sync.Mutex
-
 	// mu protects all that follows, and most of each entry. It is never held during a system call.
 	mu       sync.Mutex
 	entries  map[ID]*entry
 	paths    map[string]*entry        // by entry.path
 	creating map[string]chan struct{} // closed when the attempt to create that path is over
+	asking   map[ID]chan struct{}     // closed when a goroutine has asked about that file
 }
 
 // New returns an empty table. A process must have only one per System: tables do not know of each other.
@@ -50,6 +47,7 @@ func New(system System, idleTimeout time.Duration) *Table {
 		entries:      make(map[ID]*entry),
 		paths:        make(map[string]*entry),
 		creating:     make(map[string]chan struct{}),
+		asking:       make(map[ID]chan struct{}),
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A leader is a leader that waits.
+// A leader is what others know of the leader while it waits.
 type leader struct {
 	request   *Request
 	mode      Mode
@@ -35,17 +35,15 @@ func (e *entry) wait(ctx context.Context, r *Request, mode Mode) error {
 	cause := context.Cause(interruptible)
 	switch {
 	case ctx.Err() != nil:
-		e.table.mu.Lock()
-		defer e.table.mu.Unlock()
-		return e.waitErrorLocked(ctx.Err())
+		return e.waitError(ctx.Err())
 	case cause != nil:
 		return cause
 	}
 	return err
 }
 
-// blockOrPoll blocks in the kernel if it can, and polls otherwise. It starts with a look at whether it
-// can each time: for want of a thread, say, that can change.
+// blockOrPoll blocks in the kernel if it can, and polls otherwise. It tries to block each time: there may be
+// a thread for it now.
 func (e *entry) blockOrPoll(ctx context.Context, r *Request, mode Mode) (err error) {
 	released, stop := e.table.system.Watch(e.id, mode)
 	defer func() { stop(err == nil) }()
@@ -56,10 +54,7 @@ func (e *entry) blockOrPoll(ctx context.Context, r *Request, mode Mode) (err err
 					return err
 				}
 			}
-			e.enterKernel()
-			err := e.file.Wait(ctx, mode)
-			e.leaveKernel(ctx)
-			if !errors.Is(err, errors.ErrUnsupported) {
+			if err := e.block(ctx, mode); !errors.Is(err, errors.ErrUnsupported) {
 				return err
 			}
 		}
@@ -74,23 +69,26 @@ func (e *entry) blockOrPoll(ctx context.Context, r *Request, mode Mode) (err err
 	}
 }
 
-// enterKernel notes that the leader blocks in the kernel. From now on, others may use the file: see checkLocked.
-func (e *entry) enterKernel() {
+// block blocks in the kernel. While it does, others may use the file: see checkLocked.
+func (e *entry) block(ctx context.Context, mode Mode) error {
+	if !e.file.CanWait() {
+		return errors.ErrUnsupported
+	}
 	e.table.mu.Lock()
 	e.leader.blocked = true
 	e.table.mu.Unlock()
-}
 
-// leaveKernel ends that. If ctx is done, all those that give up with the leader, for whom ctx may be done, too,
-// get to know who holds the lock before it ends.
-func (e *entry) leaveKernel(ctx context.Context) {
+	err := e.file.Wait(ctx, mode)
+
 	e.table.mu.Lock()
 	defer e.table.mu.Unlock()
 	e.awaitCheckLocked()
 	if ctx.Err() != nil {
+		// ctx may be done for others, too, that give up now. They get to know this.
 		e.askHolderLocked()
 	}
 	e.leader.blocked = false
+	return err
 }
 
 // A schedule tells a leader that polls when to try again. The first intervals double, from a millisecond

@@ -50,10 +50,12 @@
 // Every wait is bounded by a context, and by [WithTimeout], which bounds nothing but the wait. When the
 // context is done, Acquire returns immediately, with an error for which [errors.Is] reports
 // [context.DeadlineExceeded] or [context.Canceled], and leaves nothing behind. A [HeldError] in it tells who
-// holds the lock; [WithWaitNotice] tells while the wait goes on. On Linux the kernel does the waiting, on file systems known to be local: it grants the
-// lock as soon as the holder releases it or exits. On Windows a release wakes waiters of the same
-// session. Otherwise waiters poll: see [WithPollInterval]. In any case a waiter notices within about a
-// second that its file was removed or replaced.
+// holds the lock; [WithWaitNotice] tells while the wait goes on.
+//
+// On Linux the kernel does the waiting, on file systems known to be local: it grants the lock as soon as the
+// holder releases it or exits. On Windows a release wakes waiters of the same session. Otherwise waiters
+// poll: see [WithPollInterval]. In any case a waiter notices within about a second that its file was removed
+// or replaced.
 //
 // Thousands of goroutines that wait for one lock file cost the process one descriptor and at most one
 // thread.
@@ -63,6 +65,6 @@
 //
 // # Errors
 //
-// Lock methods return errors of type [*fs.PathError], with Op "acquire", "release", "downgrade" or "holders". Use
-// [errors.Is] and [errors.As] to test for their cause.
+// Lock methods return errors of type [*fs.PathError], with Op "acquire", "release", "downgrade" or
+// "holders". Use [errors.Is] and [errors.As] to test for their cause.
 package fasteners

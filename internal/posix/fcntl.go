@@ -3,9 +3,10 @@
 // Package posix provides what lock files need of a POSIX system: record locks, with a wait that ends with a
 // context where the kernel can be made to do that, and the identity of the file that a path names.
 //
-// Record locks have two forms. Locks of the process-owned form (F_SETLK) are dropped when the process closes any descriptor of the
-// file. Locks of the other form (F_OFD_SETLK; Linux, fcntl(2)) belong to the open file description. Locks
-// exclude each other whatever their forms, except for process-owned locks of the same process.
+// Record locks have two forms. Locks of the process-owned form (F_SETLK) are dropped when the process closes
+// any descriptor of the file. Locks of the other form (F_OFD_SETLK; Linux, fcntl(2)) belong to the open file
+// description. Locks exclude each other whatever their forms, except for process-owned locks of the same
+// process.
 package posix
 
 import (

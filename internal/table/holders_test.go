@@ -126,67 +126,76 @@ func TestNoWaitNoWaitError(t *testing.T) {
 	}
 }
 
-// Holders has all goroutines of this process and one descriptor, however often it is called.
+// checkHolders compares the holders, and those that wait, as table sees them, several times.
+func checkHolders(t *testing.T, table *Table, want ...Holder) {
+	t.Helper()
+	for range 10 {
+		_, got, err := table.Holders(path, true)
+		must(t, err)
+		if len(got) != len(want) {
+			t.Fatalf("holders are %+v, want %+v", got, want)
+		}
+		for i := range got {
+			if !got[i].Since.Equal(want[i].Since) {
+				t.Errorf("holder %d since %v, want %v", i, got[i].Since, want[i].Since)
+			}
+			got[i].Since = want[i].Since
+			if got[i] != want[i] {
+				t.Errorf("holder %d is %+v, want %+v", i, got[i], want[i])
+			}
+		}
+	}
+}
+
+// Holders has all goroutines of this process, and one descriptor, however often it is called.
 func TestHoldersOfTheTable(t *testing.T) {
 	for _, ownsLocks := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			k := newKernel(path)
 			table := New(&proc{kernel: k, ownsLocks: ownsLocks}, 0)
-			check := func(want ...Holder) {
-				t.Helper()
-				for range 10 {
-					_, got, err := table.Holders(path, true)
-					must(t, err)
-					if len(got) != len(want) {
-						t.Fatalf("holders are %+v, want %+v", got, want)
-					}
-					for i := range got {
-						if want[i].PID == pid && !got[i].Since.Equal(want[i].Since) {
-							t.Errorf("holder %d since %v, want %v", i, got[i].Since, want[i].Since)
-						}
-						got[i].Since = want[i].Since
-						if got[i] != want[i] {
-							t.Errorf("holder %d is %+v, want %+v", i, got[i], want[i])
-						}
-					}
-				}
-			}
-			check()
+			checkHolders(t, table)
 			if _, holders, err := table.Holders("not there", true); holders != nil || err != nil {
 				t.Errorf("holders of no file: %v, %v", holders, err)
 			}
 			h := acquire(t, table, Exclusive)
 			own := Holder{PID: pid, Mode: Exclusive, Since: time.Now()}
-			time.Sleep(time.Minute)
-			check(own)
+			time.Sleep(time.Second)
+			checkHolders(t, table, own)
 			queued := goAcquire(t.Context(), table, request(path), Shared)
 			reader := Holder{PID: pid, Mode: Shared, Waiting: true, Since: time.Now()}
-			time.Sleep(time.Minute)
-			check(own, reader)
+			time.Sleep(time.Second)
+			checkHolders(t, table, own, reader)
+			if _, holders, _ := table.Holders(path, false); len(holders) != 1 {
+				t.Errorf("without those that wait, holders are %v", holders)
+			}
 			if len(k.open) > 2 {
 				t.Errorf("%d descriptors are open", len(k.open))
 			}
-
-			other := New(&proc{kernel: k, pid: 1, ownsLocks: ownsLocks}, 0)
-			ctx, cancel := context.WithCancel(t.Context())
-			goAcquire(ctx, other, request(path), Exclusive)
-			waiting := Holder{PID: pid, Mode: Exclusive, Waiting: true, Since: time.Now()}
-			time.Sleep(time.Minute)
-			_, got, err := other.Holders(path, true)
-			must(t, err)
-			if len(got) == 2 && got[1].Since.Equal(waiting.Since) {
-				got[1].Since = waiting.Since
-			}
-			if len(got) != 2 || got[0].PID != 1000 || got[0].Waiting || got[1] != waiting {
-				t.Errorf("for the other process, holders are %+v", got)
-			}
-			cancel()
 			release(t, h)
 			h = queued.mustHold(t)
-			time.Sleep(time.Minute)
-			release(t, h)
-			check()
 			time.Sleep(time.Second)
+			release(t, h)
+			checkHolders(t, table)
+			time.Sleep(time.Second)
+			mustBeEmpty(t, table)
+			mustBeClean(t, k)
+		})
+	}
+}
+
+// Another process sees the holder, and its own goroutine that waits for it.
+func TestHoldersInAnotherProcess(t *testing.T) {
+	for _, ownsLocks := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			k := newKernel(path)
+			h := acquire(t, New(&proc{kernel: k, ownsLocks: ownsLocks}, 0), Exclusive)
+			table := New(&proc{kernel: k, pid: 1, ownsLocks: ownsLocks}, 0)
+			waiter := goAcquire(t.Context(), table, request(path), Exclusive)
+			waiting := Holder{PID: pid, Mode: Exclusive, Waiting: true, Since: time.Now()}
+			time.Sleep(time.Second)
+			checkHolders(t, table, Holder{PID: 1000, Mode: Exclusive}, waiting)
+			release(t, h)
+			release(t, waiter.mustHold(t))
 			mustBeEmpty(t, table)
 			mustBeClean(t, k)
 		})

@@ -73,6 +73,16 @@ func (e *entry) recheckNow() {
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	e.recheckQueueLocked(isStale)
+	e.recheckLeaderLocked(isStale)
+	e.admitReadersLocked()
+	c.running = false
+	if e.queue.head != nil || e.state == waiting {
+		c.setTimerLocked(e)
+	}
+}
+
+func (e *entry) recheckQueueLocked(isStale map[string]bool) {
 	for w := e.queue.head; w != nil; {
 		next := w.next
 		if isStale[w.request.Path] {
@@ -81,31 +91,33 @@ func (e *entry) recheckNow() {
 		}
 		w = next
 	}
+}
+
+func (e *entry) recheckLeaderLocked(isStale map[string]bool) {
 	e.awaitCheckLocked() // of a goroutine that gives up
-	if l := &e.leader; e.state == waiting {
-		if isStale[l.request.Path] {
-			l.interrupt(errLateChange)
-		} else if l.blocked {
-			interrupt, pending := l.interrupt, l.mode == Exclusive && !l.request.ReaderPreference
-			var err error
-			var h Holder
-			var ok bool
-			e.checkLocked(func() {
-				h, ok = e.file.Holder()
-				if pending {
-					err = e.file.LockPending()
-				}
-			})
-			e.setHeldByLocked(h, ok)
-			if err != nil {
-				interrupt(err)
-			}
-		}
+	l := &e.leader
+	switch {
+	case e.state != waiting:
+		return
+	case isStale[l.request.Path]:
+		l.interrupt(errLateChange)
+		return
+	case !l.blocked:
+		return
 	}
-	e.admitReadersLocked()
-	c.running = false
-	if e.queue.head != nil || e.state == waiting {
-		c.setTimerLocked(e)
+	interrupt, pending := l.interrupt, l.mode == Exclusive && !l.request.ReaderPreference
+	var err error
+	var h Holder
+	var ok bool
+	e.checkLocked(func() {
+		h, ok = e.file.Holder()
+		if pending {
+			err = e.file.LockPending()
+		}
+	})
+	e.setHeldByLocked(h, ok)
+	if err != nil {
+		interrupt(err)
 	}
 }
 

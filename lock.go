@@ -72,12 +72,13 @@ func (l *InterProcessLock) Release() error { return l.release(l.take(&l.holds)) 
 
 // Holders returns the processes that hold the lock or wait for it: first the holders, then those that wait,
 // among them all goroutines of this process. All that it tells is a hint, which may be out of date when it
-// is returned. Nobody holds the lock if there is no Holder that is not Waiting.
+// is returned. On POSIX systems, nobody holds the lock if there is no Holder that is not Waiting.
 //
 // On Linux these are all holders in processes of this machine, and the writers that wait in the kernel; of
 // the readers that wait there it does not know the PID. It looks at the descriptors of other processes only
 // if nothing else tells who holds the lock. On other POSIX systems it returns only one of several readers,
-// and no process that waits. On Windows it returns the processes that have the file open. Processes of other
+// and no process that waits. On Windows it returns the processes that have the file open, if the system tells
+// (Wine 8 does not), and so it is not known whether another process holds the lock. Processes of other
 // machines, of other PID namespaces, and on file systems that are not known to be local have no PID.
 func (l *InterProcessLock) Holders() ([]Holder, error) { return l.holders(context.Background(), true) }
 

@@ -18,9 +18,35 @@ import (
 // A file system can have another device number there than for stat(2), as Btrfs and overlayfs have, and
 // another inode number, too. Then known tells which file it is, if only one file has such a lock, or only one
 // with that inode number. Otherwise LocksOf returns nil.
+//
+// The kernel lists the locks page by page, and goes on at the same index each time. If a lock in front has come
+// or gone meanwhile, one is listed twice, or not at all. So a list of several pages is read again, until that
+// adds nothing, but not forever.
 func LocksOf(dev, ino uint64, known *Lock) []Lock {
-	table, _ := os.ReadFile("/proc/locks")
-	return locksOf(string(table), dev, ino, known)
+	var all []Lock
+	for range 5 {
+		table, _ := os.ReadFile("/proc/locks")
+		n := len(all)
+		all = union(all, locksOf(string(table), dev, ino, known))
+		if len(table) < os.Getpagesize() || len(all) == n {
+			break
+		}
+	}
+	return all
+}
+
+// union adds those of more to all that are not there, or not as often.
+func union(all, more []Lock) []Lock {
+	missing := map[Lock]int{}
+	for _, l := range all {
+		missing[l]--
+	}
+	for _, l := range more {
+		if missing[l]++; missing[l] > 0 {
+			all = append(all, l)
+		}
+	}
+	return all
 }
 
 func locksOf(table string, dev, ino uint64, known *Lock) []Lock {

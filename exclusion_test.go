@@ -210,7 +210,12 @@ func waitForStart(in *bufio.Reader) error {
 // lock protects is lost.
 func TestHoldIntervals(t *testing.T) {
 	t.Parallel()
-	const processes = 8
+	processes := 8
+	if testing.Short() {
+		// Wine closes no descriptor of a file while anybody has a lock on it. With many processes
+		// somebody always has one, and what it keeps slows it down until the test does not end.
+		processes = 3
+	}
 	path := lockPath(t)
 	must(t, os.WriteFile(path, nil, 0o666))
 	counter := newCounter(t)

@@ -42,6 +42,24 @@ type ContextReaderWriterLocker interface {
 	HoldWrite(ctx context.Context) (held context.Context, release func() error, err error)
 }
 
+// Token returns the fencing token of the innermost hold that ctx is the context of and that has a token. A
+// token is greater than that of every earlier hold of the same lock that excludes this one. So a resource
+// that refuses a token below the greatest it has seen refuses the writes of a holder that has lost the lock.
+//
+// Locks on other machines have tokens ([ContextWithToken]). Lock files have none.
+func Token(ctx context.Context) (token int64, ok bool) {
+	token, ok = ctx.Value(tokenKey{}).(int64)
+	return token, ok
+}
+
+// ContextWithToken returns a context derived from ctx that has a fencing token. It is for those who implement
+// a [ContextLocker].
+func ContextWithToken(ctx context.Context, token int64) context.Context {
+	return context.WithValue(ctx, tokenKey{}, token)
+}
+
+type tokenKey struct{}
+
 // ErrLost is wrapped by the cause of the end of a hold's context if somebody else may have acquired the lock
 // meanwhile. [ErrReplaced] wraps it.
 var ErrLost = errors.New("lock was lost")

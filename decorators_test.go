@@ -174,3 +174,44 @@ func TestOtherLocker(t *testing.T) {
 		t.Errorf("calls are %s", got)
 	}
 }
+
+// A tokenLocker is a ContextLocker whose holds have tokens.
+type tokenLocker struct {
+	fasteners.Locker
+	token int64
+}
+
+func (l *tokenLocker) Hold(ctx context.Context) (context.Context, func() error, error) {
+	l.token++
+	return fasteners.ContextWithToken(ctx, l.token), func() error { return nil }, nil
+}
+
+func TestToken(t *testing.T) {
+	outer, inner := &tokenLocker{token: 10}, &tokenLocker{token: 20}
+	file := fasteners.NewInterProcessLock(lockPath(t))
+	check := func(ctx context.Context, want int64) {
+		t.Helper()
+		if got, ok := fasteners.Token(ctx); got != want || ok != (want != 0) {
+			t.Errorf("token is %d, %t, want %d", got, ok, want)
+		}
+	}
+	check(background, 0)
+	must(t, fasteners.WithLock(background, file, func(ctx context.Context) error {
+		check(ctx, 0)
+		return fasteners.WithLock(ctx, outer, func(ctx context.Context) error {
+			check(ctx, 11)
+			must(t, fasteners.WithLock(ctx, inner, func(ctx context.Context) error {
+				check(ctx, 21)
+				return nil
+			}))
+			check(ctx, 11)
+			return nil
+		})
+	}))
+	must(t, fasteners.WithLock(background, outer, func(ctx context.Context) error {
+		return fasteners.WithLock(ctx, file, func(ctx context.Context) error {
+			check(ctx, 12) // lock files have none
+			return nil
+		})
+	}))
+}

@@ -5,6 +5,7 @@ package fasteners
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"time"
 
 	"github.com/go-fasteners/fasteners/internal/table"
@@ -33,5 +34,9 @@ func (*system) Holders(table.ID, table.File) ([]table.Holder, error) {
 }
 
 func (*system) Sleep(d time.Duration) { time.Sleep(d) }
+
+func openInherited(*os.File, table.Mode) (table.File, table.ID, error) {
+	return nil, table.ID{}, errOwnedByProcess
+}
 
 func mayPermitLess(error) bool { return false }

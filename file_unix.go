@@ -3,8 +3,10 @@
 package fasteners
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -82,6 +84,15 @@ func openFile(path string, flags int, modes table.Mode, perm fs.FileMode) (table
 	if err != nil {
 		return nil, table.ID{}, retryIfStale(err)
 	}
+	f, id, err := newFile(fd, modes)
+	if err != nil {
+		return nil, table.ID{}, retryIfStale(err)
+	}
+	return f, id, nil
+}
+
+// newFile returns the open file of a descriptor, which it closes if that is not a regular file.
+func newFile(fd int, modes table.Mode) (*file, table.ID, error) {
 	var id table.ID
 	st, err := posix.Fstat(fd)
 	if err == nil {
@@ -91,9 +102,61 @@ func openFile(path string, flags int, modes table.Mode, perm fs.FileMode) (table
 	f.plain = f.OwnRangesConflict()
 	if err != nil {
 		_ = f.Close()
-		return nil, table.ID{}, retryIfStale(err)
+		return nil, table.ID{}, err
 	}
 	return f, id, nil
+}
+
+// openInherited returns another descriptor of the open file description of f. It does not open or close any if
+// locks belong to the process: that would drop those of other goroutines.
+func openInherited(f *os.File, mode table.Mode) (table.File, table.ID, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return nil, table.ID{}, err
+	}
+	fd, modes := -1, table.Mode(0)
+	var dupErr error
+	err = conn.Control(func(original uintptr) { // Fd could make the description blocking
+		fd, modes, dupErr = duplicate(original)
+	})
+	if err = errors.Join(err, dupErr); err != nil {
+		return nil, table.ID{}, err
+	}
+	own, id, err := newFile(fd, modes)
+	if err != nil {
+		return nil, table.ID{}, err
+	}
+	if !own.Permits(mode) {
+		_ = own.Close()
+		return nil, table.ID{}, fmt.Errorf("file is not open for a lock that is %v: %w", mode, fs.ErrPermission)
+	}
+	return own, id, nil
+}
+
+// duplicate duplicates a descriptor through which a lock does not belong to the process. It also returns the
+// modes that the descriptor permits.
+func duplicate(fd uintptr) (int, table.Mode, error) {
+	d := posix.New(int(fd), 0)
+	_, err := d.Conflict(unix.F_WRLCK, posix.Whole)
+	if err == nil && d.OwnedByProcess() {
+		err = errOwnedByProcess
+	}
+	if err != nil {
+		return -1, 0, err
+	}
+	flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+	if err != nil {
+		return -1, 0, err
+	}
+	modes := table.Shared | table.Exclusive
+	switch flags & unix.O_ACCMODE {
+	case unix.O_RDONLY:
+		modes = table.Shared
+	case unix.O_WRONLY:
+		modes = table.Exclusive
+	}
+	own, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	return own, modes, err
 }
 
 // identify returns the identity of a regular file. Other files are refused before they are opened: opening

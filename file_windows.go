@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -46,6 +47,10 @@ func (*system) create(path string, perm fs.FileMode) (table.File, table.ID, erro
 		attributes = windows.FILE_ATTRIBUTE_READONLY
 	}
 	return openFile(path, table.Shared|table.Exclusive, windows.OPEN_ALWAYS, attributes)
+}
+
+func openInherited(*os.File, table.Mode) (table.File, table.ID, error) {
+	return nil, table.ID{}, errOwnedByProcess
 }
 
 func mayPermitLess(err error) bool {

@@ -14,7 +14,7 @@ import (
 	"github.com/go-fasteners/fasteners/internal/table"
 )
 
-// locks has all locks of this process.
+// locks has all locks of this process, but those of files that it was given: see WithFile.
 var locks = table.New(new(system), idleTimeout)
 
 // A handle is what the two types of lock have in common: a path, options, and access to the locks of this
@@ -68,7 +68,7 @@ func (h *handle) acquire(ctx context.Context, mode table.Mode, to *holds, held *
 	}
 	hold, err := table.Hold{}, h.validate(ctx)
 	if err == nil {
-		hold, err = locks.Acquire(ctx, &h.request, mode, false)
+		hold, err = h.options.table.Acquire(ctx, &h.request, mode, false)
 	}
 	if err != nil {
 		return h.pathError("acquire", waitError(ctx, err))
@@ -81,7 +81,7 @@ func (h *handle) tryAcquire(mode table.Mode, to *holds) (bool, error) {
 	var hold table.Hold
 	err := h.validate(context.Background())
 	if err == nil {
-		hold, err = locks.Acquire(context.Background(), &h.request, mode, true)
+		hold, err = h.options.table.Acquire(context.Background(), &h.request, mode, true)
 	}
 	acquired := err == nil
 	if err == table.ErrBusy {

@@ -103,7 +103,7 @@ func (h *handle) holders(ctx context.Context, waiters bool) ([]Holder, error) {
 	if err != nil {
 		return nil, h.pathError("holders", err)
 	}
-	id, found, err := locks.Holders(h.path(), waiters)
+	id, found, err := h.options.table.Holders(h.path(), waiters)
 	return holdersFor(ctx, id, found), h.pathError("holders", err)
 }
 

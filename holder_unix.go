@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/go-fasteners/fasteners/internal/posix"
+	"github.com/go-fasteners/fasteners/internal/process"
 	"github.com/go-fasteners/fasteners/internal/table"
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
@@ -53,6 +54,9 @@ func (*system) Holders(id table.ID, f table.File) ([]table.Holder, error) {
 			continue // pending: the owner also holds main, or waits for it
 		}
 		h := holder(l, local)
+		if h.PID != 0 && !process.Exists(h.PID) {
+			h.PID = 0 // it has left the lock to a process that has inherited the descriptor
+		}
 		if local && h.PID == 0 && !l.Blocked {
 			h.PID = posix.OwnerOf(l, id.Volume, id.File, pids)
 		}

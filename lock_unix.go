@@ -4,6 +4,7 @@ package fasteners
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -85,6 +86,18 @@ func (f *file) Unlock() error {
 		f.pending = false
 	}
 	return err
+}
+
+// Duplicate does without the name of the file, which may be another one by now.
+func (f *file) Duplicate() (*os.File, error) {
+	if f.OwnedByProcess() {
+		return nil, errOwnedByProcess
+	}
+	fd, err := unix.FcntlInt(uintptr(f.FD), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "lock"), nil
 }
 
 // Close does not try again after EINTR: by then the descriptor may belong to another file.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/windows"
@@ -68,6 +69,8 @@ func (f *file) Unlock() error {
 	event.Signal(eventName(f.id, table.Shared))
 	return err
 }
+
+func (*file) Duplicate() (*os.File, error) { return nil, errOwnedByProcess }
 
 func (f *file) Close() error { return windows.CloseHandle(f.handle) }
 

@@ -19,6 +19,7 @@ func (f option) apply(o *options) { f(o) }
 
 type options struct {
 	table.Options
+	table       *table.Table  // that has the lock
 	timeout     time.Duration // or 0
 	noticeAfter time.Duration
 	notice      func([]Holder) // or nil
@@ -29,11 +30,14 @@ type options struct {
 
 // defaults are shared by all handles that are made without options: where many goroutines wait, each byte
 // of a handle counts.
-var defaults = options{Options: table.Options{
-	Delay:    10 * time.Millisecond,
-	MaxDelay: 100 * time.Millisecond,
-	Perm:     0o666,
-}}
+var defaults = options{
+	Options: table.Options{
+		Delay:    10 * time.Millisecond,
+		MaxDelay: 100 * time.Millisecond,
+		Perm:     0o666,
+	},
+	table: locks,
+}
 
 // invalid returns an option that makes every acquire fail.
 func invalid(why string) Option {

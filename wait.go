@@ -13,7 +13,7 @@ func (h *handle) acquireObserved(ctx context.Context, mode table.Mode, to *holds
 	w := &waitContext{lazyContext: lazyContext{Context: ctx}, handle: h, start: time.Now()}
 	hold, err := table.Hold{}, h.validate(ctx)
 	if err == nil {
-		hold, err = locks.Acquire(w, &h.request, mode, false)
+		hold, err = h.options.table.Acquire(w, &h.request, mode, false)
 		err = waitError(w, err)
 		w.end()
 	}

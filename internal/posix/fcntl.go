@@ -100,14 +100,15 @@ func newFlock(typ int16, r Range) unix.Flock_t {
 	return unix.Flock_t{Type: typ, Whence: io.SeekStart, Start: r.Start, Len: r.Len}
 }
 
-// ownedByProcess reports whether closing another descriptor of the file would drop the lock, too.
-func (d *Descriptor) ownedByProcess() bool {
+// OwnedByProcess reports whether a lock belongs to the process: closing another descriptor of the file drops
+// it, too. On Linux that depends on the file system, and is known for sure once the file has been locked.
+func (d *Descriptor) OwnedByProcess() bool {
 	return setlkOFD == unsupported || d.processOwned || ForceProcessOwned.Load()
 }
 
 // call makes a call that does not block, in the form that the file system supports.
 func (d *Descriptor) call(ofd, processOwned int, lk *unix.Flock_t) error {
-	if !d.ownedByProcess() {
+	if !d.OwnedByProcess() {
 		err := ignoringEINTR(d.FD, ofd, lk)
 		if err != unix.EINVAL {
 			return err

@@ -26,7 +26,7 @@ var waits atomic.Int32
 
 // CanWait reports whether Wait is supported, unless too many goroutines are in Wait already.
 func (d *Descriptor) CanWait() bool {
-	return !d.ownedByProcess() && d.IsLocal() && !signal.Ignored(unix.SIGURG)
+	return !d.OwnedByProcess() && d.IsLocal() && !signal.Ignored(unix.SIGURG)
 }
 
 // Wait locks r, blocking until it has done so or ctx is done. In the latter case it returns ctx.Err(), and

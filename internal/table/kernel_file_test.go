@@ -3,6 +3,7 @@ package table
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 )
 
@@ -209,6 +210,8 @@ func (d *descriptor) Downgrade() error {
 		return nil
 	})
 }
+
+func (d *descriptor) Duplicate() (*os.File, error) { return nil, errors.ErrUnsupported }
 
 func (d *descriptor) Close() error {
 	defer d.begin("close")()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"time"
 )
 
@@ -58,8 +59,8 @@ type System interface {
 }
 
 // A File is an open descriptor of a lock file. Only one goroutine at a time may call its methods, with two
-// exceptions: any number of them may call Pending and Holder, and one may call LockPending while another is
-// in Wait.
+// exceptions: any number of them may call Pending, Holder and Duplicate, and one may call LockPending while
+// another is in Wait.
 //
 // Any method that returns an error may wrap ErrRetry.
 type File interface {
@@ -99,6 +100,10 @@ type File interface {
 
 	// Unlock undoes all that TryLock, Wait and LockPending have done.
 	Unlock() error
+
+	// Duplicate returns another descriptor of the same open file description, through which another process
+	// can hold the lock as well. Its error wraps errors.ErrUnsupported if the lock belongs to this process.
+	Duplicate() (*os.File, error)
 
 	Close() error
 }

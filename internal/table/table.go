@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"sync"
 	"time"
 )
@@ -73,6 +74,9 @@ func (h Hold) SameFile(path string) bool {
 	same, err := h.entry.table.system.SameFile(path, h.entry.id)
 	return same || err != nil
 }
+
+// Duplicate returns a descriptor for another process to hold the lock as well: see [File].
+func (h Hold) Duplicate() (*os.File, error) { return h.entry.file.Duplicate() }
 
 // Downgrade converts an exclusive hold to a shared one. The readers at the head of the queue acquire the
 // lock, too.

@@ -1,0 +1,220 @@
+package lockertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/go-fasteners/fasteners"
+)
+
+var errCause = errors.New("cause of the test")
+
+// testContext checks what the context of an acquire does, in every state.
+func (s *suite) testContext(t *testing.T) {
+	t.Run("Done", func(t *testing.T) { s.forEachWay(t, s.testDone) })
+	t.Run("Waiting", func(t *testing.T) { s.forEachWay(t, s.testDoneWhileWaiting) })
+	t.Run("GaveUp", func(t *testing.T) { s.forEachWay(t, s.testGaveUp) })
+	t.Run("CancelMeetsGrant", func(t *testing.T) { s.forEachWay(t, s.testCancelMeetsGrant) })
+	t.Run("DoneWhileHeld", func(t *testing.T) { s.forEachWay(t, s.testDoneWhileHeld) })
+}
+
+// An ending is a way in which a context ends.
+type ending struct {
+	name string
+	// start returns a context, and what ends it, or waits until it has ended.
+	start   func() (context.Context, func())
+	targets []error // that the error must wrap
+}
+
+// endings returns the ways in which a context ends. Deadlines are that far away.
+func endings(deadline time.Duration) []ending {
+	return []ending{
+		{"canceled", func() (context.Context, func()) {
+			ctx, cancel := context.WithCancel(context.Background())
+			return ctx, cancel
+		}, []error{context.Canceled}},
+		{"canceled with a cause", func() (context.Context, func()) {
+			ctx, cancel := context.WithCancelCause(context.Background())
+			return ctx, func() { cancel(errCause) }
+		}, []error{context.Canceled, errCause}},
+		{"deadline", func() (context.Context, func()) {
+			ctx, cancel := context.WithTimeout(context.Background(), deadline)
+			return ctx, func() { <-ctx.Done(); cancel() }
+		}, []error{context.DeadlineExceeded}},
+		{"deadline with a cause", func() (context.Context, func()) {
+			ctx, cancel := context.WithTimeoutCause(context.Background(), deadline, errCause)
+			return ctx, func() { <-ctx.Done(); cancel() }
+		}, []error{context.DeadlineExceeded, errCause}},
+	}
+}
+
+// testDone checks that a context that is done wins over a free lock, always.
+func (s *suite) testDone(t *testing.T, w way) {
+	name := lockName(t)
+	a, other := s.open(t, name, w), s.open(t, name, w.exclusive())
+	for range 10 {
+		for _, e := range endings(-time.Second) {
+			ctx, end := e.start()
+			end()
+			c := a.start(ctx)
+			a.mustFail(t, c, e.targets...)
+			called := false
+			err := a.with(ctx, a.lock, func(context.Context) error { called = true; return nil })
+			checkError(t, err, "acquire", e.targets...)
+			if called {
+				t.Fatalf("%s: the function was called", e.name)
+			}
+		}
+		other.mustBeFree(t)
+		checkError(t, a.release(a.lock), "release", fasteners.ErrNotAcquired)
+	}
+}
+
+// testDoneWhileWaiting checks that a wait ends when its context does, for a waiter that uses the lock value
+// of the holder, and one that has its own.
+func (s *suite) testDoneWhileWaiting(t *testing.T, w way) {
+	name := lockName(t)
+	holder := s.open(t, name, w.exclusive())
+	for _, waiter := range []access{holder.as(w), s.open(t, name, w)} {
+		for _, e := range endings(brief / 2) {
+			h := holder.mustAcquire(t)
+			ctx, end := e.start()
+			c := waiter.start(ctx)
+			c = waitBriefly(c)
+			end()
+			waiter.mustFail(t, c, e.targets...)
+			if h.ctx != nil && h.ctx.Err() != nil {
+				t.Errorf("%s: a waiter gave up, and the context of the holder is done", e.name)
+			}
+			mustRelease(t, h)
+		}
+		holder.mustBeFree(t)
+	}
+}
+
+// testGaveUp checks that a waiter that has given up does not get the lock later, and that those that wait
+// before it and after it do.
+func (s *suite) testGaveUp(t *testing.T, w way) {
+	name := lockName(t)
+	holder, own := s.open(t, name, w.exclusive()), s.open(t, name, w)
+	for _, waiter := range []access{own, holder.as(w)} {
+		h := holder.mustAcquire(t)
+		before := holder.startWaiting(t, t.Context())
+		ctx, cancel := context.WithCancel(context.Background())
+		c := waiter.startWaiting(t, ctx)
+		after := holder.startWaiting(t, t.Context())
+		cancel()
+		waiter.mustFail(t, c, context.Canceled)
+		mustRelease(t, h)
+		// If the lock were given to the waiter that has left, these would not get it.
+		for range 2 {
+			var r result
+			select {
+			case r = <-before:
+			case r = <-after:
+			case <-time.After(patience):
+				t.Fatal("a waiter gave up, and those before it and after it do not get the lock")
+			}
+			mustRelease(t, holder.mustGet(t, resultOf(r)))
+		}
+		waitBriefly(after) // for a grant that comes late
+		checkError(t, waiter.release(waiter.lock), "release", fasteners.ErrNotAcquired)
+		holder.mustBeFree(t)
+	}
+}
+
+// testCancelMeetsGrant cancels waits at about the time at which the holder releases the lock. Either the waiter
+// has the lock, or nobody has.
+func (s *suite) testCancelMeetsGrant(t *testing.T, w way) {
+	name := lockName(t)
+	holder := s.open(t, name, w.exclusive())
+	own := s.open(t, name, w)
+	granted := 0
+	const rounds = 40
+	for i := range rounds {
+		waiter := own
+		if i%2 == 0 {
+			waiter = holder.as(w)
+		}
+		h := holder.mustAcquire(t)
+		ctx, cancel := context.WithCancel(context.Background())
+		c := waiter.start(ctx)
+		// Neither is meant to be first. Which one is, differs from round to round.
+		canceled := make(chan bool)
+		go func() {
+			time.Sleep(rand.N(2 * time.Millisecond))
+			cancel()
+			close(canceled)
+		}()
+		time.Sleep(rand.N(2 * time.Millisecond))
+		mustRelease(t, h)
+		receive(t, canceled, "the cancellation")
+		r := receive(t, c, w.name+" with a context that is done")
+		if r.err == nil {
+			granted++
+			if r.ctx != nil && !errors.Is(r.ctx.Err(), context.Canceled) {
+				t.Errorf("the context is canceled, and that of the hold has the error %v", r.ctx.Err())
+			}
+			mustRelease(t, r.holding)
+		} else {
+			checkError(t, r.err, "acquire", context.Canceled)
+			checkError(t, waiter.release(waiter.lock), "release", fasteners.ErrNotAcquired)
+		}
+		holder.mustBeFree(t)
+	}
+	t.Logf("%d of %d were granted", granted, rounds)
+}
+
+// testDoneWhileHeld checks that the end of the context that a lock was acquired with does not release it. It
+// ends the context of the hold.
+func (s *suite) testDoneWhileHeld(t *testing.T, w way) {
+	name := lockName(t)
+	a, other := s.open(t, name, w), s.open(t, name, w.exclusive())
+	for _, e := range endings(brief / 2) {
+		var ctx context.Context
+		var end func()
+		var h *holding
+		for h == nil { // a deadline can be over before the lock is acquired
+			ctx, end = e.start()
+			r := receive(t, a.start(ctx), w.name)
+			if r.err == nil {
+				h = r.holding
+			} else if ctx.Err() == nil {
+				t.Fatal(r.err)
+			}
+		}
+		end()
+		if h.ctx != nil {
+			receive(t, h.ctx.Done(), "the context of the hold, when that it was acquired with has ended,")
+			for _, target := range e.targets {
+				err := fmt.Errorf("%w: %w", h.ctx.Err(), context.Cause(h.ctx))
+				if !errors.Is(err, target) {
+					t.Errorf("%s: the context of the hold has the error %q, want %q", e.name, err, target)
+				}
+			}
+		}
+		other.mustBeHeld(t)
+		mustRelease(t, h)
+		other.mustBeFree(t)
+	}
+}
+
+// waitBriefly waits until an acquire ends, or a moment has passed. Its result is in the channel that it returns.
+func waitBriefly(c <-chan result) <-chan result {
+	select {
+	case r := <-c:
+		return resultOf(r)
+	case <-time.After(brief):
+		return c
+	}
+}
+
+func resultOf(r result) <-chan result {
+	c := make(chan result, 1)
+	c <- r
+	return c
+}

@@ -1,0 +1,174 @@
+// Package lockertest tests implementations of [fasteners.Locker] and [fasteners.ReaderWriterLocker]. A test of
+// the package that has one says how to make the locks, and calls [Test]:
+//
+//	func TestConformance(t *testing.T) {
+//		server := startServer(t)
+//		lockertest.Test(t, lockertest.Locks{
+//			NewLock: func(t *testing.T, name string) fasteners.Locker {
+//				client := newClient(t, server) // closed by t.Cleanup
+//				return NewLock(client, name)
+//			},
+//			NewReaderWriterLock: func(t *testing.T, name string) fasteners.ReaderWriterLocker {
+//				client := newClient(t, server)
+//				return NewReaderWriterLock(client, name)
+//			},
+//			Lose:   func(t *testing.T, name string) { server.expireSessions(t, name) },
+//			Tokens: true,
+//		})
+//	}
+//
+// # What is required
+//
+// Exclusion: at no time has a lock two holders of which one is not a reader, whether the holders are goroutines
+// that use one lock value, or use several. Readers hold a lock together.
+//
+// Contexts: if the context is already done, acquiring fails even if the lock is free. A wait ends when the
+// context is done. The error wraps that of the context, and its cause. A waiter that has given up does not get
+// the lock later, and is in the way of nobody. A context that is done later does not release the lock.
+//
+// Release: releasing a lock that is not held in this mode through this value changes nothing, and the error
+// wraps [fasteners.ErrNotAcquired]. Another goroutine than the one that acquired the lock may release it.
+//
+// Fairness: waiters for exclusive holds that use one lock value are served in order of arrival, and with
+// [Locks.OneQueue] also those that use several. A waiting writer is not passed by later readers without end,
+// whatever value they use.
+//
+// Errors of acquires and releases are of type [*fs.PathError], or wrap one, with Op "acquire" or "release" and
+// a Path that tells which lock it is.
+//
+// A lock may also be a [fasteners.ContextLocker] or a [fasteners.ContextReaderWriterLocker]. Then these methods
+// must do what Acquire and its siblings do, and what the interface says. A lock that has [Locks.Lose] or
+// [Locks.Tokens] must have them, since without a context it cannot tell of either.
+//
+// Test cannot find all faults: what happens when processes or machines stop, or lose their connection, is for
+// tests of the implementation.
+package lockertest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-fasteners/fasteners"
+)
+
+// Locks says how to make the locks to be tested, and what they promise. At least one of the two constructors
+// must be there. The functions are called by the goroutine of the test t, and can use t.Cleanup: when t ends,
+// no goroutine uses its locks any more, unless t has failed.
+type Locks struct {
+	// NewLock returns a lock on what name names, as another process would have it: through another handle,
+	// or of another client. It is nil if there are no exclusive locks of their own.
+	//
+	// A name consists of at most 64 lower-case letters, digits and hyphens. Every test has its own, also if
+	// the tests are run again, so that it can name a file or a key of a server that goes on.
+	NewLock func(t *testing.T, name string) fasteners.Locker
+
+	// NewReaderWriterLock returns a lock for readers and writers, likewise. It is nil if there are none.
+	NewReaderWriterLock func(t *testing.T, name string) fasteners.ReaderWriterLocker
+
+	// Lose makes all present holders of the lock on name lose it, such that others can acquire it, and
+	// returns when that has happened. The holders need not have been told by then. It is nil if that cannot
+	// be done.
+	Lose func(t *testing.T, name string)
+
+	// Tokens says that holds have fencing tokens: see [fasteners.Token].
+	Tokens bool
+
+	// OneQueue says that waiters for exclusive holds are served in order of arrival whatever lock value they
+	// use. Otherwise that is required only of waiters that use one value.
+	OneQueue bool
+
+	// Separate says that a Locker and a ReaderWriterLocker on the same name do not exclude each other.
+	// Otherwise they must.
+	Separate bool
+}
+
+// How long the tests wait. They are variables for the tests of this package.
+var (
+	// brief is how long to watch what must not happen. If it is too short on a slow machine, a fault is
+	// overlooked, but no test fails.
+	brief = 8 * time.Millisecond
+
+	// patience is how long to wait for what must happen. When it is over, the test fails with a dump of all
+	// goroutines.
+	patience = time.Minute
+)
+
+// Test runs the tests as subtests of t, one after the other.
+func Test(t *testing.T, locks Locks) {
+	s := &suite{Locks: locks}
+	s.findWays(t)
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"Exclusion", s.testExclusion},
+		{"Sharing", s.testSharing},
+		{"Context", s.testContext},
+	} {
+		t.Run(test.name, test.run)
+	}
+}
+
+type suite struct {
+	Locks
+	ways []way
+}
+
+// findWays finds out in which ways the locks can be acquired.
+func (s *suite) findWays(t *testing.T) {
+	t.Helper()
+	if s.NewLock == nil && s.NewReaderWriterLock == nil {
+		t.Fatal("lockertest: no NewLock and no NewReaderWriterLock")
+	}
+	name := lockName(t)
+	add := func(lock any, found ...way) {
+		for _, w := range found {
+			if w.isOf(lock) {
+				s.ways = append(s.ways, w)
+			} else if s.Lose != nil || s.Tokens {
+				t.Fatalf("a %T has no method %s, and so cannot tell of losses or tokens", lock, w.name)
+			}
+		}
+	}
+	if s.NewLock != nil {
+		add(s.NewLock(t, name), acquire, hold)
+	}
+	if s.NewReaderWriterLock != nil {
+		add(s.NewReaderWriterLock(t, name), acquireRead, holdRead, acquireWrite, holdWrite)
+	}
+}
+
+// forEachWay runs a subtest for each way to acquire the locks that has all the wanted properties.
+func (s *suite) forEachWay(t *testing.T, run func(t *testing.T, w way), wanted ...func(way) bool) {
+	for _, w := range s.ways {
+		ok := true
+		for _, is := range wanted {
+			ok = ok && is(w)
+		}
+		if ok {
+			t.Run(w.name, func(t *testing.T) { run(t, w) })
+		}
+	}
+}
+
+// open returns a new lock value, to be acquired in that way.
+func (s *suite) open(t *testing.T, name string, w way) access {
+	t.Helper()
+	if w.rw {
+		return access{w, s.NewReaderWriterLock(t, name)}
+	}
+	return access{w, s.NewLock(t, name)}
+}
+
+// lockName returns a name that no other lock has. It tells the test.
+func lockName(t *testing.T) string {
+	words := strings.FieldsFunc(strings.ToLower(t.Name()), func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9')
+	})
+	text := strings.Join(words, "-")
+	const most = 64 - len("-0123456789abcdef")
+	return fmt.Sprintf("%s-%016x", text[max(0, len(text)-most):], rand.Uint64())
+}

@@ -115,9 +115,11 @@ func withContext(ctx context.Context, release func() error, err error) (*holding
 	return &holding{ctx, release}, err
 }
 
+func isAny(way) bool         { return true }
 func isShared(w way) bool    { return w.shared }
 func isExclusive(w way) bool { return !w.shared }
 func isHeld(w way) bool      { return w.held }
+func isPlain(w way) bool     { return !w.held }
 
 // exclusive returns the way of the same kind of lock that excludes w and itself.
 func (w way) exclusive() way {

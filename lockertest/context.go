@@ -15,11 +15,11 @@ var errCause = errors.New("cause of the test")
 
 // testContext checks what the context of an acquire does, in every state.
 func (s *suite) testContext(t *testing.T) {
-	t.Run("Done", func(t *testing.T) { s.forEachWay(t, s.testDone) })
-	t.Run("Waiting", func(t *testing.T) { s.forEachWay(t, s.testDoneWhileWaiting) })
-	t.Run("GaveUp", func(t *testing.T) { s.forEachWay(t, s.testGaveUp) })
-	t.Run("CancelMeetsGrant", func(t *testing.T) { s.forEachWay(t, s.testCancelMeetsGrant) })
-	t.Run("DoneWhileHeld", func(t *testing.T) { s.forEachWay(t, s.testDoneWhileHeld) })
+	s.forEachWay(t, "Done", s.testDone, isAny)
+	s.forEachWay(t, "Waiting", s.testDoneWhileWaiting, isAny)
+	s.forEachWay(t, "GaveUp", s.testGaveUp, isAny)
+	s.forEachWay(t, "CancelMeetsGrant", s.testCancelMeetsGrant, isAny)
+	s.forEachWay(t, "DoneWhileHeld", s.testDoneWhileHeld, isAny)
 }
 
 // An ending is a way in which a context ends.

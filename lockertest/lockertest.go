@@ -100,15 +100,18 @@ var (
 func Test(t *testing.T, locks Locks) {
 	s := &suite{Locks: locks}
 	s.findWays(t)
-	for _, test := range []struct {
-		name string
-		run  func(*testing.T)
-	}{
-		{"Exclusion", s.testExclusion},
-		{"Sharing", s.testSharing},
-		{"Context", s.testContext},
-	} {
-		t.Run(test.name, test.run)
+	t.Run("Exclusion", s.testExclusion)
+	s.forEachWay(t, "Sharing", s.testSharing, isShared)
+	t.Run("Context", s.testContext)
+	t.Run("Release", s.testRelease)
+	s.forEachWay(t, "Hold", s.testHold, isHeld)
+	s.forEachWay(t, "Function", s.testFunction, isPlain)
+	t.Run("Fairness", s.testFairness)
+	if s.Lose != nil {
+		t.Run("Loss", s.testLoss)
+	}
+	if s.Tokens {
+		t.Run("Tokens", s.testTokens)
 	}
 }
 
@@ -141,17 +144,22 @@ func (s *suite) findWays(t *testing.T) {
 	}
 }
 
-// forEachWay runs a subtest for each way to acquire the locks that has all the wanted properties.
-func (s *suite) forEachWay(t *testing.T, run func(t *testing.T, w way), wanted ...func(way) bool) {
+// forEachWay runs a test for each way to acquire the locks that has the wanted property, if there is one.
+func (s *suite) forEachWay(t *testing.T, name string, run func(*testing.T, way), wanted func(way) bool) {
+	var ways []way
 	for _, w := range s.ways {
-		ok := true
-		for _, is := range wanted {
-			ok = ok && is(w)
-		}
-		if ok {
-			t.Run(w.name, func(t *testing.T) { run(t, w) })
+		if wanted(w) {
+			ways = append(ways, w)
 		}
 	}
+	if ways == nil {
+		return
+	}
+	t.Run(name, func(t *testing.T) {
+		for _, w := range ways {
+			t.Run(w.name, func(t *testing.T) { run(t, w) })
+		}
+	})
 }
 
 // open returns a new lock value, to be acquired in that way.

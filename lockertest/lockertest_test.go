@@ -1,0 +1,166 @@
+package lockertest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-fasteners/fasteners"
+)
+
+// In memory a moment is shorter.
+func init() { brief = 2 * time.Millisecond }
+
+// A correct lock passes, whatever it has.
+func TestCorrectLocks(t *testing.T) {
+	t.Parallel()
+	all := newMemory("")
+	plain := Locks{
+		NewLock: func(t *testing.T, name string) fasteners.Locker {
+			return struct{ fasteners.Locker }{all.NewLock(t, name)}
+		},
+		NewReaderWriterLock: func(t *testing.T, name string) fasteners.ReaderWriterLocker {
+			return struct{ fasteners.ReaderWriterLocker }{all.NewReaderWriterLock(t, name)}
+		},
+	}
+	separate := newMemory("exclusion only within a kind of lock")
+	separate.Separate = true
+	for name, locks := range map[string]Locks{
+		"all":           all,
+		"plain":         plain,
+		"separate":      separate,
+		"exclusive":     {NewLock: all.NewLock},
+		"reader-writer": {NewReaderWriterLock: all.NewReaderWriterLock, Lose: all.Lose, Tokens: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			Test(t, locks)
+		})
+	}
+}
+
+// brokenLocks are bugs, the test that must find each, and what it must say.
+var brokenLocks = []struct{ bug, test, message string }{
+	{"no exclusion", "Exclusion/Exclusive/OneLock", "holds overlap of 160"},
+	{"one lock value may be acquired again", "Exclusion/Exclusive/OneLock", "holds overlap of 160"},
+	{"exclusion only within a lock value", "Exclusion/Exclusive/SeveralLocks", "holds overlap of 160"},
+	{"readers do not exclude a writer", "Exclusion/ReadersAndWriters/OneLock", "readers have seen a writer write"},
+	{"readers do not exclude a writer", "Exclusion/ReadersAndWriters/SeveralLocks", "readers have seen a writer write"},
+	{"exclusion only within a kind of lock", "Exclusion/Both/SeveralLocks", "readers have seen a writer write"},
+	{"exclusion only within a kind of lock", "Exclusion/OtherKind/Hold", "returned, though the lock is held"},
+	{"readers exclude each other", "Sharing/HoldRead", "nobody else holds has not ended"},
+	{"readers do not exclude a writer", "Sharing/HoldRead", "returned, though the lock is held"},
+	{"done context is ignored", "Context/Done/Acquire", "returned nil, want an error that wraps"},
+	{"error without a path", "Context/Done/Hold", "is not an *fs.PathError"},
+	{"error without the cause", "Context/Done/Hold", `does not wrap "cause of the test"`},
+	{"canceled waiter goes on waiting", "Context/Waiting/Hold", "a context that is done has not ended"},
+	{"error without the cause", "Context/Waiting/Hold", `does not wrap "cause of the test"`},
+	{"waiter that gave up gets the lock", "Context/GaveUp/AcquireReadLock", "do not get the lock"},
+	{"grant that meets a cancellation is forgotten", "Context/CancelMeetsGrant/Hold", "nobody else holds has not ended"},
+	{"end of the context releases the lock", "Context/DoneWhileHeld/Acquire", "returned, though the lock is held"},
+	{"values of the context are lost", "Context/DoneWhileHeld/HoldRead", "acquired with has ended, has not ended"},
+	{"error without a path", "Release/NotAcquired/HoldWrite", "is not an *fs.PathError"},
+	{"release without a hold succeeds", "Release/NotAcquired/Acquire", "want an error that wraps [lock is not acquired]"},
+	{"release without a hold ends that of another", "Release/NotAcquired/AcquireReadLock", "though the lock is held"},
+	{"second release ends the next hold", "Release/Twice/Hold", "though the lock is held"},
+	{"second release ends the next hold", "Release/OtherHold/HoldWrite", "though the lock is held"},
+	{"release ends all holds of a lock value", "Release/OtherHold/HoldRead", "though the lock is held"},
+	{"context goes on after the release", "Release/EndsHold/Hold", "a hold that was released has not ended"},
+	{"context goes on after the release", "Hold/HoldRead", "a hold that was released has not ended"},
+	{"values of the context are lost", "Hold/Hold", "does not have the values"},
+	{"values of the context are lost", "Hold/HoldWrite", "does not have the deadline"},
+	{"release looks like a loss", "Hold/HoldRead", "the cause of the end of the context is"},
+	{"values of the context are lost", "Function/AcquireReadLock", "not derived from"},
+	{"no exclusion", "Function/Acquire", "though the lock is held"},
+	{"last come first served", "Fairness/Order/Acquire", "got the lock in the order [5 4 3 2 1 0]"},
+	{"last come first served", "Fairness/OrderOfSeveralLocks/Hold", "got the lock in the order [5 4 3 2 1 0]"},
+	{"readers pass a waiting writer", "Fairness/WriterAmongReaders/HoldRead", "that a writer has waited"},
+	{"context does not tell of a loss", "Loss/Told/Hold", "of a lost hold has not ended"},
+	{"cause is not that of a loss", "Loss/Told/HoldRead", "cause context canceled"},
+	{"release does not tell of a loss", "Loss/Told/Acquire", "want an error that wraps [lock was lost]"},
+	{"release of a lost hold ends the next", "Loss/Told/HoldRead", "though the lock is held"},
+	{"release of a lost hold ends the next", "Loss/SameLock/Hold", "though the lock is held"},
+	{"release does not tell of a loss", "Loss/Function/Acquire", "want an error that wraps [lock was lost]"},
+	{"tokens fall", "Tokens/Locks/InTurn", "not greater than an earlier one"},
+	{"tokens of each lock value by itself", "Tokens/Locks/SeveralLocks", "not greater than an earlier one"},
+	{"tokens fall", "Tokens/Locks/OneLock", "not greater than an earlier one"},
+	{"no token", "Tokens/Function/Acquire", "has no token"},
+	{"token stays after a loss", "Tokens/AfterLoss/HoldWrite", "and after a loss 1 (true)"},
+}
+
+// brokenVar makes the test binary test broken locks, which fails.
+const brokenVar = "LOCKERTEST_TEST_BROKEN"
+
+// Each bug is found by the test that is meant to find it. The tests run in another process, which fails, and all
+// at the same time.
+func TestBrokenLocks(t *testing.T) {
+	if os.Getenv(brokenVar) != "" {
+		testBrokenLocks(t)
+		return
+	}
+	t.Parallel()
+	var tests []string
+	for i, b := range brokenLocks {
+		path := fmt.Sprintf("TestBrokenLocks/%d/%s", i, b.test)
+		tests = append(tests, "^"+strings.ReplaceAll(path, "/", "$/^")+"$")
+	}
+	failures := runBrokenLocks(t, strings.Join(tests, "|"))
+	for i, b := range brokenLocks {
+		message, failed := failures[fmt.Sprintf("TestBrokenLocks/%d/%s", i, b.test)]
+		if !failed {
+			t.Errorf("%q is not found by %s", b.bug, b.test)
+		} else if !strings.Contains(message, b.message) {
+			t.Errorf("%q is found by %s, but it does not say %q:\n%s", b.bug, b.test, b.message, message)
+		}
+	}
+}
+
+func testBrokenLocks(t *testing.T) {
+	patience = 2 * time.Second
+	for i, b := range brokenLocks {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			t.Parallel()
+			Test(t, newMemory(b.bug))
+		})
+	}
+}
+
+var failure = regexp.MustCompile(`(?m)^ *--- FAIL: (\S+) .*$`)
+
+// runBrokenLocks runs tests in another process, and returns what those that have failed say, by their names.
+func runBrokenLocks(t *testing.T, tests string) map[string]string {
+	t.Helper()
+	exe, err := os.Executable()
+	must(t, err)
+	cmd := exec.Command(exe)
+	// As for the tests of package fasteners: what runs the test binary if the system cannot.
+	if emulator := os.Getenv("FASTENERS_TEST_EMULATOR"); emulator != "" {
+		cmd = exec.Command(emulator, exe)
+	}
+	cmd.Args = append(cmd.Args, "-test.run", tests, "-test.parallel", "100")
+	// The race detector lets a process wait for a second before it exits.
+	cmd.Env = append(os.Environ(), brokenVar+"=1", "GORACE=atexit_sleep_ms=0")
+	out, err := cmd.CombinedOutput()
+	if _, failed := err.(*exec.ExitError); !failed {
+		t.Fatalf("the tests of broken locks end with the error %v:\n%s", err, out)
+	}
+	text := string(out)
+	failures := map[string]string{}
+	starts := failure.FindAllStringSubmatchIndex(text, -1)
+	for i, s := range starts {
+		end := len(text)
+		if i+1 < len(starts) {
+			end = starts[i+1][0]
+		}
+		failures[text[s[2]:s[3]]] = text[s[1]:end]
+	}
+	if len(failures) == 0 {
+		t.Fatalf("no test of a broken lock has failed:\n%s", text)
+	}
+	return failures
+}

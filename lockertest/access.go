@@ -18,7 +18,6 @@ type way struct {
 	shared bool
 	held   bool // supplies a context for the hold
 
-	isOf    func(lock any) bool
 	acquire func(ctx context.Context, lock any) (*holding, error)
 	release func(lock any) error // ends some hold of this mode
 	with    func(ctx context.Context, lock any, fn func(context.Context) error) error
@@ -33,7 +32,6 @@ type holding struct {
 var (
 	acquire = way{
 		name: "Acquire",
-		isOf: is[fasteners.Locker],
 		acquire: func(ctx context.Context, lock any) (*holding, error) {
 			l := lock.(fasteners.Locker)
 			return withoutContext(l.Acquire(ctx), l.Release)
@@ -43,7 +41,6 @@ var (
 	}
 	hold = way{
 		name: "Hold", held: true,
-		isOf: is[fasteners.ContextLocker],
 		acquire: func(ctx context.Context, lock any) (*holding, error) {
 			return withContext(lock.(fasteners.ContextLocker).Hold(ctx))
 		},
@@ -52,7 +49,6 @@ var (
 	}
 	acquireRead = way{
 		name: "AcquireReadLock", rw: true, shared: true,
-		isOf: is[fasteners.ReaderWriterLocker],
 		acquire: func(ctx context.Context, lock any) (*holding, error) {
 			l := lock.(fasteners.ReaderWriterLocker)
 			return withoutContext(l.AcquireReadLock(ctx), l.ReleaseReadLock)
@@ -62,7 +58,6 @@ var (
 	}
 	holdRead = way{
 		name: "HoldRead", rw: true, shared: true, held: true,
-		isOf: is[fasteners.ContextReaderWriterLocker],
 		acquire: func(ctx context.Context, lock any) (*holding, error) {
 			return withContext(lock.(fasteners.ContextReaderWriterLocker).HoldRead(ctx))
 		},
@@ -71,7 +66,6 @@ var (
 	}
 	acquireWrite = way{
 		name: "AcquireWriteLock", rw: true,
-		isOf: is[fasteners.ReaderWriterLocker],
 		acquire: func(ctx context.Context, lock any) (*holding, error) {
 			l := lock.(fasteners.ReaderWriterLocker)
 			return withoutContext(l.AcquireWriteLock(ctx), l.ReleaseWriteLock)
@@ -81,7 +75,6 @@ var (
 	}
 	holdWrite = way{
 		name: "HoldWrite", rw: true, held: true,
-		isOf: is[fasteners.ContextReaderWriterLocker],
 		acquire: func(ctx context.Context, lock any) (*holding, error) {
 			return withContext(lock.(fasteners.ContextReaderWriterLocker).HoldWrite(ctx))
 		},
@@ -100,11 +93,6 @@ func withReadLock(ctx context.Context, lock any, fn func(context.Context) error)
 
 func withWriteLock(ctx context.Context, lock any, fn func(context.Context) error) error {
 	return fasteners.WithWriteLock(ctx, lock.(fasteners.ReaderWriterLocker), fn)
-}
-
-func is[T any](lock any) bool {
-	_, ok := lock.(T)
-	return ok
 }
 
 func withoutContext(err error, release func() error) (*holding, error) {
@@ -147,10 +135,12 @@ type result struct {
 	err error
 }
 
-// start acquires the lock in a goroutine.
+// start acquires the lock in a goroutine, which has begun when start returns.
 func (a access) start(ctx context.Context) <-chan result {
-	c := make(chan result, 1)
+	c, begun := make(chan result, 1), make(chan bool)
+	defer func() { <-begun }()
 	go func() {
+		close(begun)
 		h, err := a.acquire(ctx, a.lock)
 		c <- result{h, err}
 	}()
@@ -170,7 +160,10 @@ func (a access) stillWaits(t *testing.T, c <-chan result) {
 	t.Helper()
 	select {
 	case r := <-c:
-		t.Fatalf("%s returned, though the lock is held: error %v", a.name, r.err)
+		if r.err == nil {
+			t.Fatalf("%s returned nil, though the lock is held", a.name)
+		}
+		t.Fatalf("%s returned, though its context is not done: %v", a.name, r.err)
 	case <-time.After(brief):
 	}
 }
@@ -204,7 +197,11 @@ func (a access) mustBeHeld(t *testing.T) {
 	defer cancel()
 	c := a.startWaiting(t, ctx)
 	cancel()
-	a.mustFail(t, c, context.Canceled)
+	r := receive(t, c, a.name+" with a context that is done")
+	if r.err == nil {
+		t.Fatalf("%s returned nil, though the lock is held", a.name)
+	}
+	checkError(t, r.err, "acquire", context.Canceled)
 }
 
 // mustFail waits for the end of an acquire that must fail, with an error that wraps all targets.

@@ -127,12 +127,20 @@ func (s *suite) testGaveUp(t *testing.T, w way) {
 	}
 }
 
-// testCancelMeetsGrant cancels waits at about the time at which the holder releases the lock. Either the waiter
-// has the lock, or nobody has.
+// testCancelMeetsGrant cancels waits at about the time at which the lock is granted. Either the waiter has the
+// lock, or nobody has.
 func (s *suite) testCancelMeetsGrant(t *testing.T, w way) {
 	name := lockName(t)
-	holder := s.open(t, name, w.exclusive())
-	own := s.open(t, name, w)
+	holder, own := s.open(t, name, w.exclusive()), s.open(t, name, w)
+
+	// The times are drawn from twice what a grant takes after a release.
+	h := holder.mustAcquire(t)
+	c := own.startWaiting(t, t.Context())
+	start := time.Now()
+	mustRelease(t, h)
+	mustRelease(t, own.mustGet(t, c))
+	longest := min(2*time.Since(start)+time.Millisecond, 20*brief)
+
 	granted := 0
 	const rounds = 40
 	for i := range rounds {
@@ -143,30 +151,32 @@ func (s *suite) testCancelMeetsGrant(t *testing.T, w way) {
 		h := holder.mustAcquire(t)
 		ctx, cancel := context.WithCancel(context.Background())
 		c := waiter.start(ctx)
-		// Neither is meant to be first. Which one is, differs from round to round.
-		canceled := make(chan bool)
-		go func() {
-			time.Sleep(rand.N(2 * time.Millisecond))
-			cancel()
-			close(canceled)
-		}()
-		time.Sleep(rand.N(2 * time.Millisecond))
+		time.AfterFunc(rand.N(longest), cancel)
+		time.Sleep(rand.N(longest))
 		mustRelease(t, h)
-		receive(t, canceled, "the cancellation")
-		r := receive(t, c, w.name+" with a context that is done")
-		if r.err == nil {
+		receive(t, ctx.Done(), "a timer")
+		if checkCanceled(t, waiter, receive(t, c, w.name+" with a context that is done")) {
 			granted++
-			if r.ctx != nil && !errors.Is(r.ctx.Err(), context.Canceled) {
-				t.Errorf("the context is canceled, and that of the hold has the error %v", r.ctx.Err())
-			}
-			mustRelease(t, r.holding)
-		} else {
-			checkError(t, r.err, "acquire", context.Canceled)
-			checkError(t, waiter.release(waiter.lock), "release", fasteners.ErrNotAcquired)
 		}
 		holder.mustBeFree(t)
 	}
 	t.Logf("%d of %d were granted", granted, rounds)
+}
+
+// checkCanceled checks the result of an acquire whose context is canceled, maybe after it was granted, and
+// reports whether it was. If so, it releases the lock.
+func checkCanceled(t *testing.T, a access, r result) (granted bool) {
+	t.Helper()
+	if r.err != nil {
+		checkError(t, r.err, "acquire", context.Canceled)
+		checkError(t, a.release(a.lock), "release", fasteners.ErrNotAcquired)
+		return false
+	}
+	if r.ctx != nil {
+		receive(t, r.ctx.Done(), "the context of the hold, when that it was acquired with has ended,")
+	}
+	mustRelease(t, r.holding)
+	return true
 }
 
 // testDoneWhileHeld checks that the end of the context that a lock was acquired with does not release it. It
@@ -174,16 +184,16 @@ func (s *suite) testCancelMeetsGrant(t *testing.T, w way) {
 func (s *suite) testDoneWhileHeld(t *testing.T, w way) {
 	name := lockName(t)
 	a, other := s.open(t, name, w), s.open(t, name, w.exclusive())
-	for _, e := range endings(brief / 2) {
-		var ctx context.Context
+	for i, e := range endings(0) {
 		var end func()
 		var h *holding
-		for h == nil { // a deadline can be over before the lock is acquired
-			ctx, end = e.start()
+		for deadline := brief / 2; h == nil; deadline *= 2 { // it can be over before the lock is acquired
+			var ctx context.Context
+			ctx, end = endings(deadline)[i].start()
 			r := receive(t, a.start(ctx), w.name)
 			if r.err == nil {
 				h = r.holding
-			} else if ctx.Err() == nil {
+			} else if ctx.Err() == nil || deadline > patience {
 				t.Fatal(r.err)
 			}
 		}

@@ -57,7 +57,11 @@ func (s *suite) compete(t *testing.T, ways []way, one bool) *recorder {
 		accesses = append(accesses, a)
 	}
 	r := new(recorder)
+	var ready sync.WaitGroup
+	ready.Add(goroutines)
 	must(t, inParallel(t, goroutines, func(i int) error {
+		ready.Done()
+		ready.Wait()
 		for round := range rounds {
 			// How an implementation waits can depend on how the context can end.
 			ctx, cancel := context.Background(), context.CancelFunc(func() {})
@@ -106,9 +110,10 @@ func (r *recorder) hold(ctx context.Context, a access) error {
 	}
 	i := interval{way: a.way, from: r.clock.Add(1)}
 	counter := r.counter.Load()
-	for range 5 {
-		runtime.Gosched()
+	if i.from%8 < 2 { // one of four
+		time.Sleep(100 * time.Microsecond) // so that others that can acquire the lock do
 	}
+	runtime.Gosched()
 	if h.ctx != nil {
 		i.token, i.hasToken = fasteners.Token(h.ctx)
 		if h.ctx.Err() != nil {

@@ -37,8 +37,8 @@
 // a Path that tells which lock it is.
 //
 // A lock may also be a [fasteners.ContextLocker] or a [fasteners.ContextReaderWriterLocker]. Then these methods
-// must do what Acquire and its siblings do, and what the interface says. A lock that has [Locks.Lose] or
-// [Locks.Tokens] must have them, since without a context it cannot tell of either.
+// must do what Acquire and its siblings do, and what the interface says. A lock whose holds have tokens must be
+// one.
 //
 // Test cannot find all faults: what happens when processes or machines stop, or lose their connection, is for
 // tests of the implementation.
@@ -47,6 +47,7 @@ package lockertest
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -127,20 +128,29 @@ func (s *suite) findWays(t *testing.T) {
 		t.Fatal("lockertest: no NewLock and no NewReaderWriterLock")
 	}
 	name := lockName(t)
-	add := func(lock any, found ...way) {
-		for _, w := range found {
-			if w.isOf(lock) {
-				s.ways = append(s.ways, w)
-			} else if s.Lose != nil || s.Tokens {
-				t.Fatalf("a %T has no method %s, and so cannot tell of losses or tokens", lock, w.name)
-			}
+	missing := func(lock any) {
+		t.Helper()
+		if s.Tokens {
+			t.Fatalf("lockertest: a %T supplies no contexts, and so its holds cannot have tokens", lock)
 		}
 	}
 	if s.NewLock != nil {
-		add(s.NewLock(t, name), acquire, hold)
+		s.ways = append(s.ways, acquire)
+		lock := s.NewLock(t, name)
+		if _, ok := lock.(fasteners.ContextLocker); ok {
+			s.ways = append(s.ways, hold)
+		} else {
+			missing(lock)
+		}
 	}
 	if s.NewReaderWriterLock != nil {
-		add(s.NewReaderWriterLock(t, name), acquireRead, holdRead, acquireWrite, holdWrite)
+		s.ways = append(s.ways, acquireRead, acquireWrite)
+		lock := s.NewReaderWriterLock(t, name)
+		if _, ok := lock.(fasteners.ContextReaderWriterLocker); ok {
+			s.ways = append(s.ways, holdRead, holdWrite)
+		} else {
+			missing(lock)
+		}
 	}
 }
 
@@ -162,6 +172,11 @@ func (s *suite) forEachWay(t *testing.T, name string, run func(*testing.T, way),
 	})
 }
 
+// supplyContexts reports whether there is a way that supplies a context beside w.
+func (s *suite) supplyContexts(w way) bool {
+	return slices.ContainsFunc(s.ways, func(o way) bool { return o.held && o.rw == w.rw })
+}
+
 // open returns a new lock value, to be acquired in that way.
 func (s *suite) open(t *testing.T, name string, w way) access {
 	t.Helper()
@@ -178,5 +193,6 @@ func lockName(t *testing.T) string {
 	})
 	text := strings.Join(words, "-")
 	const most = 64 - len("-0123456789abcdef")
-	return fmt.Sprintf("%s-%016x", text[max(0, len(text)-most):], rand.Uint64())
+	text = strings.TrimLeft(text[max(0, len(text)-most):], "-")
+	return fmt.Sprintf("%s-%016x", text, rand.Uint64())
 }

@@ -27,6 +27,7 @@ func TestCorrectLocks(t *testing.T) {
 		NewReaderWriterLock: func(t *testing.T, name string) fasteners.ReaderWriterLocker {
 			return struct{ fasteners.ReaderWriterLocker }{all.NewReaderWriterLock(t, name)}
 		},
+		Lose: all.Lose,
 	}
 	separate := newMemory("exclusion only within a kind of lock")
 	separate.Separate = true
@@ -49,12 +50,12 @@ var brokenLocks = []struct{ bug, test, message string }{
 	{"no exclusion", "Exclusion/Exclusive/OneLock", "holds overlap of 160"},
 	{"one lock value may be acquired again", "Exclusion/Exclusive/OneLock", "holds overlap of 160"},
 	{"exclusion only within a lock value", "Exclusion/Exclusive/SeveralLocks", "holds overlap of 160"},
-	{"readers do not exclude a writer", "Exclusion/ReadersAndWriters/OneLock", "readers have seen a writer write"},
-	{"readers do not exclude a writer", "Exclusion/ReadersAndWriters/SeveralLocks", "readers have seen a writer write"},
-	{"exclusion only within a kind of lock", "Exclusion/Both/SeveralLocks", "readers have seen a writer write"},
-	{"exclusion only within a kind of lock", "Exclusion/OtherKind/Hold", "returned, though the lock is held"},
+	{"readers do not exclude a writer", "Exclusion/ReadersAndWriters/OneLock", "holds overlap of 160"},
+	{"readers do not exclude a writer", "Exclusion/ReadersAndWriters/SeveralLocks", "holds overlap of 160"},
+	{"exclusion only within a kind of lock", "Exclusion/Both/SeveralLocks", "holds overlap of 160"},
+	{"exclusion only within a kind of lock", "Exclusion/OtherKind/Hold", "though the lock is held"},
 	{"readers exclude each other", "Sharing/HoldRead", "nobody else holds has not ended"},
-	{"readers do not exclude a writer", "Sharing/HoldRead", "returned, though the lock is held"},
+	{"readers do not exclude a writer", "Sharing/HoldRead", "though the lock is held"},
 	{"done context is ignored", "Context/Done/Acquire", "returned nil, want an error that wraps"},
 	{"error without a path", "Context/Done/Hold", "is not an *fs.PathError"},
 	{"error without the cause", "Context/Done/Hold", `does not wrap "cause of the test"`},
@@ -62,7 +63,7 @@ var brokenLocks = []struct{ bug, test, message string }{
 	{"error without the cause", "Context/Waiting/Hold", `does not wrap "cause of the test"`},
 	{"waiter that gave up gets the lock", "Context/GaveUp/AcquireReadLock", "do not get the lock"},
 	{"grant that meets a cancellation is forgotten", "Context/CancelMeetsGrant/Hold", "nobody else holds has not ended"},
-	{"end of the context releases the lock", "Context/DoneWhileHeld/Acquire", "returned, though the lock is held"},
+	{"end of the context releases the lock", "Context/DoneWhileHeld/Acquire", "though the lock is held"},
 	{"values of the context are lost", "Context/DoneWhileHeld/HoldRead", "acquired with has ended, has not ended"},
 	{"error without a path", "Release/NotAcquired/HoldWrite", "is not an *fs.PathError"},
 	{"release without a hold succeeds", "Release/NotAcquired/Acquire", "want an error that wraps [lock is not acquired]"},
@@ -77,8 +78,8 @@ var brokenLocks = []struct{ bug, test, message string }{
 	{"release looks like a loss", "Hold/HoldRead", "the cause of the end of the context is"},
 	{"values of the context are lost", "Function/AcquireReadLock", "not derived from"},
 	{"no exclusion", "Function/Acquire", "though the lock is held"},
-	{"last come first served", "Fairness/Order/Acquire", "got the lock in the order [5 4 3 2 1 0]"},
-	{"last come first served", "Fairness/OrderOfSeveralLocks/Hold", "got the lock in the order [5 4 3 2 1 0]"},
+	{"last come first served", "Fairness/Order/Acquire", "got the lock in the order"},
+	{"last come first served", "Fairness/OrderOfSeveralLocks/Hold", "got the lock in the order"},
 	{"readers pass a waiting writer", "Fairness/WriterAmongReaders/HoldRead", "that a writer has waited"},
 	{"context does not tell of a loss", "Loss/Told/Hold", "of a lost hold has not ended"},
 	{"cause is not that of a loss", "Loss/Told/HoldRead", "cause context canceled"},
@@ -121,7 +122,8 @@ func TestBrokenLocks(t *testing.T) {
 }
 
 func testBrokenLocks(t *testing.T) {
-	patience = 2 * time.Second
+	// All bugs must be found, on a machine with other things to do.
+	brief, patience = 100*time.Millisecond, 2*time.Second
 	for i, b := range brokenLocks {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			t.Parallel()
@@ -142,7 +144,7 @@ func runBrokenLocks(t *testing.T, tests string) map[string]string {
 	if emulator := os.Getenv("FASTENERS_TEST_EMULATOR"); emulator != "" {
 		cmd = exec.Command(emulator, exe)
 	}
-	cmd.Args = append(cmd.Args, "-test.run", tests, "-test.parallel", "100")
+	cmd.Args = append(cmd.Args, "-test.run", tests, "-test.parallel", "100", "-test.timeout", "5m")
 	// The race detector lets a process wait for a second before it exits.
 	cmd.Env = append(os.Environ(), brokenVar+"=1", "GORACE=atexit_sleep_ms=0")
 	out, err := cmd.CombinedOutput()

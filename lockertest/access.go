@@ -254,8 +254,8 @@ func receive[T any](t *testing.T, c <-chan T, what string) T {
 	panic("unreachable")
 }
 
-// inParallel calls f in n goroutines, and waits for all. It returns their errors: a goroutine that goes on
-// after the test has failed must not use t.
+// inParallel calls f in n goroutines, and waits for all. It returns their errors: a goroutine that goes
+// on after the test has failed must not use t.
 func inParallel(t *testing.T, n int, f func(i int) error) error {
 	t.Helper()
 	errs := make(chan error, n)

@@ -41,10 +41,10 @@ func (s *suite) testExclusion(t *testing.T) {
 	}
 }
 
-// compete runs goroutines that acquire a lock in different ways, and returns when they have held it. If they use
-// one lock value, it is one of each kind.
+// compete runs goroutines that acquire a lock in different ways, and returns when they have held it. If
+// they use one lock value, it is one of each kind.
 func (s *suite) compete(t *testing.T, ways []way, one bool) *recorder {
-	const goroutines, rounds = 8, 20
+	const goroutines = 8
 	name := lockName(t)
 	var accesses []access
 	for i := range goroutines {
@@ -62,7 +62,7 @@ func (s *suite) compete(t *testing.T, ways []way, one bool) *recorder {
 	must(t, inParallel(t, goroutines, func(i int) error {
 		ready.Done()
 		ready.Wait()
-		for round := range rounds {
+		for round := range rounds(20) {
 			// How an implementation waits can depend on how the context can end.
 			ctx, cancel := context.Background(), context.CancelFunc(func() {})
 			switch (i + round) % 3 {
@@ -179,8 +179,8 @@ func (s *suite) testOtherKind(t *testing.T, w way) {
 	a.mustBeFree(t)
 }
 
-// testSharing checks that readers hold a lock together, that they and a writer exclude each other, and that
-// the other side gets the lock when the last holder has released it.
+// testSharing checks that readers hold a lock together, that they and a writer exclude each other, and
+// that the other side gets the lock when the last holder has released it.
 func (s *suite) testSharing(t *testing.T, w way) {
 	name := lockName(t)
 	first := s.open(t, name, w)

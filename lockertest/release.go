@@ -15,8 +15,8 @@ func (s *suite) testRelease(t *testing.T) {
 	s.forEachWay(t, "EndsHold", s.testReleaseEndsHold, isHeld)
 }
 
-// testNotAcquired releases through a lock value that does not hold the lock: while nobody does, while another
-// value does, and while this one does in the other mode.
+// testNotAcquired releases through a lock value that does not hold the lock: while nobody does, while
+// another value does, and while this one does in the other mode.
 func (s *suite) testNotAcquired(t *testing.T, w way) {
 	name := lockName(t)
 	a, holder, other := s.open(t, name, w), s.open(t, name, w), s.open(t, name, w.exclusive())

@@ -8,7 +8,8 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
-// testTokens checks that the token of each hold is greater than those of all earlier holds that it excludes.
+// testTokens checks that the token of each hold is greater than those of all earlier holds that it
+// excludes.
 func (s *suite) testTokens(t *testing.T) {
 	groups := map[string][]way{}
 	for _, w := range s.ways {
@@ -60,7 +61,8 @@ func (s *suite) testTokensInTurn(t *testing.T, ways []way) {
 	r.checkTokens(t)
 }
 
-// testTokenInFunction checks that the function under the lock finds a token, and later ones greater tokens.
+// testTokenInFunction checks that the function under the lock finds a token, and later ones greater
+// tokens.
 func (s *suite) testTokenInFunction(t *testing.T, w way) {
 	name := lockName(t)
 	var r recorder
@@ -79,8 +81,8 @@ func (s *suite) testTokenInFunction(t *testing.T, w way) {
 	r.checkTokens(t)
 }
 
-// testTokenAfterLoss checks that the token of the next holder is greater than that of one that has lost the
-// lock, and may not know it.
+// testTokenAfterLoss checks that the token of the next holder is greater than that of one that has lost
+// the lock, and may not know it.
 func (s *suite) testTokenAfterLoss(t *testing.T, w way) {
 	name := lockName(t)
 	lost := s.open(t, name, w).mustAcquire(t)

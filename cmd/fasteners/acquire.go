@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-fasteners/fasteners"
+)
+
+// A hold is a lock that this process has acquired, or is about to.
+type hold struct {
+	path    string
+	id      fileID // if there are several locks
+	lock    *fasteners.InterProcessReaderWriterLock
+	held    context.Context
+	release func() error
+}
+
+// remove removes the lock file, unless others wait for the lock: they would have to find out.
+func (h *hold) remove() {
+	holders, _ := h.lock.Holders()
+	if !slices.ContainsFunc(holders, func(h fasteners.Holder) bool { return h.Waiting }) {
+		_ = os.Remove(h.path)
+	}
+}
+
+// acquire acquires all locks of the job. Its error has the status to exit with. Most locks are free, so it tries
+// first, and prepares for a wait and for signals only if one is not.
+func (j *job) acquire() ([]*hold, error) {
+	start := time.Now()
+	holds, err := j.acquireAll(context.Background(), start, false)
+	if j.wait != 0 && isBusy(err) {
+		holds, err = j.acquireWaiting(start)
+	}
+	var e *statusError
+	switch {
+	case err == nil:
+		j.say(j.tookFormat, time.Since(start).Seconds(), names(holds))
+		return holds, nil
+	case isBusy(err):
+		return nil, j.busyError(err)
+	case errors.As(err, &e):
+		return nil, err
+	}
+	return nil, &statusError{j.errorStatus(err), err}
+}
+
+func (j *job) acquireWaiting(start time.Time) ([]*hold, error) {
+	var deadline time.Time
+	if j.wait != forever {
+		deadline = start.Add(j.wait)
+	}
+	ctx, stop := contextOfSignals()
+	holds, err := j.acquireAll(ctx, deadline, !j.quiet)
+	stop()
+	var signaled *signalError
+	if errors.As(context.Cause(ctx), &signaled) {
+		signaled.dieOf()
+		return nil, &statusError{exitSignalBase + signaled.number(), nil}
+	}
+	return holds, err
+}
+
+// acquireAll acquires the locks until ctx is done or the deadline is over, if there is one. The contexts of the
+// holds are derived from ctx, so the deadline is not in it.
+func (j *job) acquireAll(ctx context.Context, deadline time.Time, tell bool) ([]*hold, error) {
+	if j.fd >= 0 {
+		if err := checkDescriptor(j.fd); err != nil {
+			return nil, fmt.Errorf("descriptor %d: %w", j.fd, err)
+		}
+		f := os.NewFile(uintptr(j.fd), fmt.Sprintf("descriptor %d", j.fd))
+		h := &hold{path: f.Name()}
+		return []*hold{h}, j.acquireOne(ctx, h, deadline, tell, fasteners.WithFile(f))
+	}
+	if len(j.locks) == 1 {
+		h := &hold{path: j.locks[0]}
+		return []*hold{h}, j.acquireOne(ctx, h, deadline, tell)
+	}
+	for {
+		holds, err := j.inOrder()
+		for i, h := range holds {
+			if err = j.acquireOne(ctx, h, deadline, tell); err != nil {
+				releaseAll(holds[:i])
+				return nil, err
+			}
+		}
+		if err != nil || !anyReplaced(holds) {
+			return holds, err
+		}
+		releaseAll(holds) // the order was not that of others
+	}
+}
+
+// acquireOne acquires one lock for h.
+func (j *job) acquireOne(ctx context.Context, h *hold, deadline time.Time, tell bool, opts ...fasteners.Option) error {
+	if !deadline.IsZero() {
+		opts = append(opts, fasteners.WithTimeout(max(time.Until(deadline), 1))) // 1 ns: it only tries
+	}
+	if tell {
+		n := &waitNotice{j: j, hold: h}
+		defer n.end()
+		opts = append(opts, fasteners.WithWaitNotice(time.Second, n.tell))
+	}
+	h.lock = fasteners.NewInterProcessReaderWriterLock(h.path, opts...)
+	acquire := h.lock.HoldWrite
+	if j.shared {
+		acquire = h.lock.HoldRead
+	}
+	var err error
+	h.held, h.release, err = acquire(ctx)
+	return err
+}
+
+// inOrder returns the locks in the order in which every job acquires them, which is that of the identities of
+// their files. It returns each once, whatever number of paths name it.
+func (j *job) inOrder() (order []*hold, err error) {
+	for _, path := range j.locks {
+		id, err := identifyOrCreate(path)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(order, func(h *hold) bool { return h.id == id }) {
+			order = append(order, &hold{path: path, id: id})
+		}
+	}
+	slices.SortFunc(order, func(a, b *hold) int { return a.id.compare(b.id) })
+	return order, nil
+}
+
+// anyReplaced reports whether a path no longer names the file by which the order was chosen.
+func anyReplaced(holds []*hold) bool {
+	return slices.ContainsFunc(holds, func(h *hold) bool {
+		id, err := identify(h.path)
+		return err != nil || id != h.id
+	})
+}
+
+func releaseAll(holds []*hold) {
+	for _, h := range slices.Backward(holds) {
+		_ = h.release()
+	}
+}
+
+// identifyOrCreate returns the identity of a lock file. It creates a missing one by acquiring the lock, which no
+// other job can be waiting for: a try waits for nobody.
+func identifyOrCreate(path string) (fileID, error) {
+	for {
+		id, err := identify(path)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return id, err
+		}
+		lock := fasteners.NewInterProcessLock(path)
+		ok, err := lock.TryAcquire()
+		if err != nil {
+			return fileID{}, err
+		}
+		if ok {
+			_ = lock.Release()
+		}
+	}
+}
+
+// isBusy reports whether an acquire has failed because somebody else holds the lock.
+func isBusy(err error) bool {
+	var held *fasteners.HeldError
+	return errors.As(err, &held) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// busyError returns the error for a lock that somebody else holds.
+func (j *job) busyError(err error) error {
+	e := &statusError{status: j.busyStatus}
+	if j.skip {
+		e.status = 0
+	}
+	if j.quiet || j.skip && j.verbose == nil {
+		return e
+	}
+	var held *fasteners.HeldError
+	var path *fs.PathError
+	if errors.As(err, &held) && errors.As(err, &path) {
+		holders := held.Holders
+		if !slices.ContainsFunc(holders, func(h fasteners.Holder) bool { return h.PID != 0 }) {
+			// What takes more than one question, such as who has inherited the lock.
+			holders, _ = fasteners.NewInterProcessLock(path.Path).Holders()
+		}
+		err = fmt.Errorf("%s: held by %s", path.Path, describe(holders))
+	}
+	e.err = err
+	return e
+}
+
+// describe describes the holders that hold a lock.
+func describe(holders []fasteners.Holder) string {
+	var names []string
+	for _, h := range holders {
+		if !h.Waiting {
+			names = append(names, h.String())
+		}
+	}
+	if len(names) == 0 {
+		return "an unknown process"
+	}
+	return strings.Join(names, ", ")
+}
+
+func names(holds []*hold) string {
+	var paths []string
+	for _, h := range holds {
+		paths = append(paths, h.path)
+	}
+	return strings.Join(paths, ", ")
+}
+
+// contextOfSignals returns a context that is done when a signal comes that would end the process. Its cause is a
+// *signalError then. After stop, signals do what they did before, and the context stays as it is.
+func contextOfSignals() (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, endingSignals()...)
+	stopped, ended := make(chan bool), make(chan bool)
+	go func() {
+		defer close(ended)
+		select {
+		case s := <-signals:
+			cancel(&signalError{s})
+		case <-stopped:
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(stopped)
+		<-ended
+		select {
+		case s := <-signals: // that came just before
+			cancel(&signalError{s})
+		default:
+		}
+	}
+}
+
+// A signalError says that a signal has ended a wait.
+type signalError struct{ signal os.Signal }
+
+func (e *signalError) Error() string { return e.signal.String() }

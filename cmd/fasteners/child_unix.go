@@ -1,0 +1,154 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func shellCommand(script string) *exec.Cmd {
+	shell := os.Getenv("SHELL")
+	if shell == "" {
+		shell = "/bin/sh"
+	}
+	return exec.Command(shell, "-c", script)
+}
+
+// inherit lets the child inherit a file under the number that it has, which is not that of a file that the child
+// inherits from somebody else.
+func (c *child) inherit(f *os.File) error {
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0)
+	files = append(files, f)
+	return err
+}
+
+var files []*os.File // that are inherited, and so must not be closed by a finalizer
+
+// replace executes the command in this process. It returns only if that fails.
+func (c *child) replace() error {
+	if c.cmd.Err != nil {
+		return c.cmd.Err
+	}
+	return syscall.Exec(c.cmd.Path, c.cmd.Args, os.Environ())
+}
+
+// start does without [exec.Cmd.Start], which finds out first what the system can do, by another process: that
+// takes longer than the rest of a short command.
+func (c *child) start() (err error) {
+	if c.cmd.Err != nil {
+		return c.cmd.Err
+	}
+	c.changed = make(chan os.Signal, 1)
+	signal.Notify(c.changed, unix.SIGCHLD)
+	c.pid, err = syscall.ForkExec(c.cmd.Path, c.cmd.Args, &syscall.ProcAttr{
+		Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: c.cmd.SysProcAttr,
+	})
+	return err
+}
+
+// wait waits for the child and returns its exit status, as a shell has it.
+func (c *child) wait() int {
+	for range c.changed {
+		if status, ended := c.poll(); ended {
+			return status
+		}
+	}
+	panic("unreachable")
+}
+
+// poll keeps mu, so that no signal is sent to another process that has got the ID of the child.
+func (c *child) poll() (status int, ended bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var w unix.WaitStatus
+	pid, err := unix.Wait4(c.pid, &w, unix.WNOHANG, nil)
+	for err == unix.EINTR {
+		pid, err = unix.Wait4(c.pid, &w, unix.WNOHANG, nil)
+	}
+	if pid != c.pid {
+		return 0, false
+	}
+	c.ended = true
+	if w.Signaled() {
+		return exitSignalBase + int(w.Signal()), true
+	}
+	return w.ExitStatus(), true
+}
+
+// signal sends the child a signal unless it has ended.
+func (c *child) signal(s unix.Signal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		_ = unix.Kill(c.pid, s)
+	}
+}
+
+func (c *child) kill()      { c.signal(unix.SIGKILL) }
+func (c *child) terminate() { c.signal(unix.SIGTERM) }
+
+// signals returns those that are passed on. What this process ignores, so does the child.
+func (c *child) signals() (all []os.Signal) {
+	for _, s := range []os.Signal{
+		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
+	} {
+		if !signal.Ignored(s) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// pass passes a signal on. The terminal sends its own to the whole process group in front, and so to the child.
+func (c *child) pass(s os.Signal) {
+	if (s == unix.SIGINT || s == unix.SIGQUIT) && inForeground() {
+		return
+	}
+	c.signal(s.(syscall.Signal))
+}
+
+// inForeground reports whether this process is in the process group to which its terminal sends signals.
+func inForeground() bool {
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+// endsProcess reports whether the signal asks a process to end.
+func endsProcess(s os.Signal) bool {
+	return s == unix.SIGHUP || s == unix.SIGINT || s == unix.SIGQUIT || s == unix.SIGTERM
+}
+
+func endingSignals() (all []os.Signal) {
+	for _, s := range []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM} {
+		if !signal.Ignored(s) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+func (e *signalError) number() int { return int(e.signal.(syscall.Signal)) }
+
+// dieOf ends the process by the signal, so that its parent can see that: a shell ends a loop then.
+func (e *signalError) dieOf() {
+	signal.Reset(e.signal)
+	if unix.Kill(os.Getpid(), e.signal.(syscall.Signal)) == nil {
+		time.Sleep(time.Second) // another thread may be the one to get it
+	}
+}
+
+func checkDescriptor(fd int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err
+}

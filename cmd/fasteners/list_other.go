@@ -1,0 +1,9 @@
+//go:build !linux
+
+package main
+
+import "errors"
+
+func lockedPaths() ([]string, error) {
+	return nil, errors.New("this system does not list locks: name a directory")
+}

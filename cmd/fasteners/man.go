@@ -1,0 +1,55 @@
+package main
+
+import (
+	"embed"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// The manual pages are made of the help texts by go generate. The library that does that takes longer to start
+// than all the rest of this program.
+//
+//go:generate go test -run TestManual -update .
+//go:embed man/*.1
+var manual embed.FS
+
+func newManCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "man DIR",
+		Short: "Write the manual pages to a directory",
+		Long:  `Man writes one manual page for each command to the directory DIR, which it creates.`,
+		Args:  args(1, 1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := os.MkdirAll(args[0], 0o777); err != nil {
+				return err
+			}
+			pages, err := fs.Glob(manual, "man/*")
+			if err != nil {
+				return err
+			}
+			for _, page := range pages {
+				text, err := manual.ReadFile(page)
+				if err == nil {
+					err = os.WriteFile(filepath.Join(args[0], filepath.Base(page)), text, 0o666)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// programVersion returns the version of the module, as go install has got it.
+func programVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}

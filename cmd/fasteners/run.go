@@ -1,0 +1,314 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/go-fasteners/fasteners"
+)
+
+// A job is what run and flock are told to do.
+type job struct {
+	program string   // the name for messages
+	locks   []string // their paths
+	fd      int      // the descriptor to lock instead, or -1
+	shared  bool
+	wait    time.Duration // the longest wait for all locks; 0 is not to wait, and forever is no limit
+
+	command  []string // may be empty if fd is not -1
+	script   string   // the command, for a shell, if command is empty
+	close    bool     // the command does not inherit the locks
+	noFork   bool     // the command replaces this process
+	remove   bool     // remove the lock files at the end
+	killHard time.Duration
+
+	busyStatus  int
+	skip        bool // a busy lock is no failure
+	errorStatus func(error) int
+	startStatus func(error) int
+	quiet       bool
+	verbose     io.Writer // or nil
+	tookFormat  string    // how to tell of the locks that were acquired, and after how many seconds
+	stderr      io.Writer
+}
+
+const forever = time.Duration(-1)
+
+func newRunCommand() *cobra.Command {
+	j := &job{
+		program: "fasteners", fd: -1, wait: forever, busyStatus: exitBusy, stderr: os.Stderr,
+		errorStatus: func(error) int { return exitSystem }, startStatus: shellStatus,
+		tookFormat: "acquired %[2]s after %.6[1]f seconds",
+	}
+	var ifBusy string
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "run [flags] LOCK [--] COMMAND [ARG...]",
+		Short: "Run a command while holding a lock",
+		Long: `Run acquires the lock on the file LOCK, runs the command, and exits with the status of the
+command: 128 and the number of the signal if a signal has ended it, 126 if it cannot be run,
+and 127 if it is not found. The file is created if it does not exist. Use a file of its own,
+such as data.json.lock for data.json.
+
+If the lock is held, run waits for it, and after a second tells for whom. If it may not wait
+any longer, it exits with status 75 and does not run the command.
+
+On Linux the command inherits the lock, so it is held until the command, and whatever it has
+left running, have exited, even if run itself is killed. With --close, and on other systems,
+it is released when the command exits. There, but not with --close, the command is killed
+when run is killed, if the system can do that: Linux and Windows can.
+
+Signals to run are passed on to the command. If the lock file is removed or replaced while
+the command runs, run says so; with --kill-after, it ends the command.`,
+		Example: `  fasteners run backup.lock -- tar -cf backup.tar data
+  fasteners run --wait 30 --shared report.lock -- ./print-report
+  fasteners run --if-busy=skip /run/lock/sync.lock -- ./sync    # for cron
+  exec 9>build.lock; fasteners run --fd 9                       # held by the shell`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := j.parse(cmd, args, ifBusy); err != nil {
+				return err
+			}
+			if verbose {
+				j.verbose = j.stderr
+			}
+			return j.run()
+		},
+	}
+	f := cmd.Flags()
+	f.SetInterspersed(false) // what follows LOCK belongs to the command
+	f.BoolVarP(&j.shared, "shared", "s", false, "share the lock with other shared holders")
+	f.BoolP("exclusive", "x", false, "hold the lock alone, which is the default")
+	f.BoolP("nonblock", "n", false, "do not wait, like --if-busy=fail")
+	f.VarP((*seconds)(&j.wait), "wait", "w", "wait no longer than `DURATION` for all locks: 5, 0.5 or 2m30s")
+	f.StringVar(&ifBusy, "if-busy", "wait", "`WHAT` to do about a lock that is held: wait, fail, or skip the command with status 0")
+	f.VarP((*status)(&j.busyStatus), "conflict-exit-code", "E", "exit with status `N` if the lock is held")
+	f.StringVarP(&j.script, "command", "c", "", "run `STRING` in a shell")
+	f.BoolVarP(&j.close, "close", "o", false, "do not let the command inherit the lock")
+	f.BoolVarP(&j.noFork, "no-fork", "F", false, "let the command replace this process (Linux)")
+	f.StringArrayVar(&j.locks, "lock", nil, "acquire the lock on `FILE`, instead of LOCK; several in one order for all")
+	f.IntVar(&j.fd, "fd", -1, "lock the open file of descriptor `N`, and leave it locked (Linux)")
+	f.BoolVar(&j.remove, "remove", false, "remove the lock file at the end, unless others wait")
+	f.Var((*seconds)(&j.killHard), "kill-after", "kill the command `DURATION` after it was told to end, or the lock was lost")
+	f.BoolVarP(&verbose, "verbose", "v", false, "say what is done")
+	f.BoolVarP(&j.quiet, "quiet", "q", false, "do not tell of waits, nor that the lock is held")
+	cmd.MarkFlagsMutuallyExclusive("shared", "exclusive")
+	cmd.MarkFlagsMutuallyExclusive("nonblock", "wait")
+	cmd.MarkFlagsMutuallyExclusive("fd", "lock")
+	cmd.MarkFlagsMutuallyExclusive("fd", "remove")
+	cmd.MarkFlagsMutuallyExclusive("fd", "close")
+	for _, other := range []string{"close", "remove", "kill-after"} {
+		cmd.MarkFlagsMutuallyExclusive("no-fork", other)
+	}
+	return cmd
+}
+
+// parse completes the job with what is not in the flags.
+func (j *job) parse(cmd *cobra.Command, args []string, ifBusy string) error {
+	nonblock, _ := cmd.Flags().GetBool("nonblock")
+	switch ifBusy {
+	case "wait":
+	case "fail", "skip":
+		if !cmd.Flags().Changed("wait") {
+			nonblock = true
+		}
+		j.skip = ifBusy == "skip"
+	default:
+		return usageError("--if-busy is %q, but must be wait, fail or skip", ifBusy)
+	}
+	if nonblock {
+		j.wait = 0
+	}
+	if len(j.locks) == 0 && j.fd < 0 {
+		if len(args) == 0 {
+			return usageError("which lock?\nUsage: fasteners %s", cmd.Use)
+		}
+		j.locks, args = args[:1], args[1:]
+	}
+	if len(args) > 0 && args[0] == "--" {
+		args = args[1:]
+	}
+	j.command = args
+	switch {
+	case j.script != "" && len(args) > 0:
+		return usageError("a command and --command")
+	case j.script == "" && len(args) == 0 && j.fd < 0:
+		return usageError("which command?\nUsage: fasteners %s", cmd.Use)
+	}
+	return nil
+}
+
+// seconds is a flag for a duration, in seconds if it has no unit.
+type seconds time.Duration
+
+func (s *seconds) String() string {
+	if *s < 0 {
+		return ""
+	}
+	return time.Duration(*s).String()
+}
+
+func (*seconds) Type() string { return "duration" }
+
+func (s *seconds) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if n, numErr := strconv.ParseFloat(text, 64); numErr == nil {
+		// A longer time than some years is as good as any other.
+		d, err = time.Duration(math.Ceil(min(n, 1e9)*1e9)), nil
+		if math.IsNaN(n) {
+			d = -1
+		}
+	}
+	if err != nil || d < 0 {
+		return errors.New("not a duration such as 5, 0.5 or 2m30s")
+	}
+	*s = seconds(d)
+	return nil
+}
+
+// status is a flag for an exit status.
+type status int
+
+func (s *status) String() string { return strconv.Itoa(int(*s)) }
+func (*status) Type() string     { return "status" }
+
+func (s *status) Set(text string) error {
+	n, err := strconv.ParseUint(text, 10, 8)
+	if err != nil {
+		return errors.New("not a number from 0 to 255")
+	}
+	*s = status(n)
+	return nil
+}
+
+// shellStatus returns the status with which a shell says that a command could not be started.
+func shellStatus(err error) int {
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+		return exitNotFound
+	}
+	return exitCannotRun
+}
+
+// run does the job. Its error has the status to exit with.
+func (j *job) run() error {
+	holds, err := j.acquire()
+	if err != nil {
+		return err
+	}
+	if len(j.command) == 0 && j.script == "" {
+		return nil // with fd: the lock stays with those who have the descriptor
+	}
+	c := j.newChild()
+	if err := j.inherit(c, holds); err != nil {
+		return j.end(holds, false, err)
+	}
+	j.say("executing %s", c)
+	if j.noFork {
+		return j.startError(c, c.replace())
+	}
+	signals := make(chan os.Signal, 10)
+	signal.Notify(signals, c.signals()...)
+	if err := c.start(); err != nil {
+		return j.end(holds, false, j.startError(c, err))
+	}
+	status := j.attend(c, holds, signals)
+	return j.end(holds, c.inherited, &statusError{status: status})
+}
+
+func (j *job) startError(c *child, err error) error {
+	return &statusError{j.startStatus(err), fmt.Errorf("execute %s: %w", c, err)}
+}
+
+// say tells what is done, if it shall be told.
+func (j *job) say(format string, args ...any) {
+	if j.verbose != nil {
+		fmt.Fprintf(j.verbose, j.program+": "+format+"\n", args...)
+	}
+}
+
+func (j *job) warn(format string, args ...any) {
+	fmt.Fprintf(j.stderr, j.program+": "+format+"\n", args...)
+}
+
+// inherit lets the child inherit the locks, or be killed with this process.
+func (j *job) inherit(c *child, holds []*hold) error {
+	if j.close {
+		return nil
+	}
+	for _, h := range holds {
+		f, err := h.lock.File()
+		switch {
+		case err == nil && j.fd >= 0:
+			_ = f.Close() // the child inherits fd itself
+		case err == nil:
+			err = c.inherit(f)
+		case errors.Is(err, errors.ErrUnsupported) && !j.noFork:
+			return c.dieWithParent()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	c.inherited = true
+	return nil
+}
+
+// attend waits for the child to end, and returns its exit status. Meanwhile it passes signals on.
+func (j *job) attend(c *child, holds []*hold, signals <-chan os.Signal) int {
+	ended := make(chan int, 1)
+	go func() { ended <- c.wait() }()
+	lost := make(chan *hold, len(holds))
+	for _, h := range holds {
+		context.AfterFunc(h.held, func() { lost <- h })
+	}
+	var kill <-chan time.Time
+	for {
+		select {
+		case status := <-ended:
+			return status
+		case s := <-signals:
+			c.pass(s)
+			if j.killHard > 0 && kill == nil && endsProcess(s) {
+				kill = time.After(j.killHard)
+			}
+		case h := <-lost:
+			j.warn("%s: %v", h.path, context.Cause(h.held))
+			if j.killHard > 0 && kill == nil {
+				c.terminate()
+				kill = time.After(j.killHard)
+			}
+		case <-kill:
+			j.warn("killing %s", c)
+			c.kill()
+		}
+	}
+}
+
+// end removes the lock files and releases the locks as far as that is asked for, and returns err. What processes
+// have inherited is released when the last of them exits.
+func (j *job) end(holds []*hold, inherited bool, err error) error {
+	for _, h := range holds {
+		if j.fd >= 0 {
+			continue
+		}
+		if j.remove {
+			h.remove()
+		}
+		if inherited && !j.remove && h.held.Err() == nil {
+			continue
+		}
+		if releaseErr := h.release(); releaseErr != nil && !errors.Is(releaseErr, fasteners.ErrReplaced) {
+			j.warn("%v", releaseErr)
+		}
+	}
+	return err
+}

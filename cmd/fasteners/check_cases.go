@@ -184,6 +184,8 @@ func (c *checker) exclusion() (result, string, error) {
 		return "", "", fmt.Errorf("of %d increments of a number in a file, under the lock, %d are lost", total, total-n)
 	case total == 0:
 		return "", "", fmt.Errorf("no process has acquired the lock in %v", count.Timeout)
+	case active == 1:
+		return info, fmt.Sprintf("only one of %d processes has held the lock, %d times", len(c.members), total), nil
 	}
 	return pass, fmt.Sprintf("%d processes have held the lock %d times, never two of them at once", active, total), nil
 }

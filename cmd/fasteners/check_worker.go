@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -44,6 +46,7 @@ const lockName, counterName = "lock", "counter"
 type checkWorker struct {
 	dir  string
 	lock workerLock
+	hold *workerHold // or nil
 	seat *seat
 }
 
@@ -75,11 +78,18 @@ func (w *checkWorker) do(r request) (reply, error) {
 	case "acquire":
 		return w.acquire(r)
 	case "try":
-		ok, err := w.lock.try(r.Mode)
-		return reply{OK: ok}, err
+		h, err := w.lock.acquire(context.Background(), r.Mode, true)
+		if h != nil {
+			w.hold = h
+		}
+		return reply{OK: h != nil}, err
 	case "release":
+		if w.hold == nil {
+			return reply{}, fasteners.ErrNotAcquired
+		}
 		at := time.Now().UnixNano()
-		err := w.lock.release(r.Mode)
+		err := w.hold.release()
+		w.hold = nil
 		return reply{OK: err == nil, At: at, Replaced: errors.Is(err, fasteners.ErrReplaced)}, err
 	case "count":
 		return w.count(r)
@@ -97,17 +107,20 @@ func (w *checkWorker) join(r request) error {
 		return err
 	}
 	w.dir, w.seat = r.Dir, b.sit(r.Number, 0)
-	w.lock, err = newWorkerLock(filepath.Join(r.Dir, lockName), r.Number)
+	w.lock, err = newWorkerLock(filepath.Join(r.Dir, lockName), r.Number, false)
 	return err
 }
 
 func (w *checkWorker) acquire(r request) (reply, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), r.Timeout)
 	defer cancel()
-	err := w.lock.acquire(ctx, r.Mode)
+	h, err := w.lock.acquire(ctx, r.Mode, false)
 	at := time.Now().UnixNano()
 	if errors.Is(err, context.DeadlineExceeded) {
 		return reply{}, nil
+	}
+	if err == nil {
+		w.hold = h
 	}
 	return reply{OK: err == nil, At: at}, err
 }
@@ -118,28 +131,29 @@ func (w *checkWorker) count(r request) (reply, error) {
 	defer cancel()
 	answer := reply{OK: true}
 	for ctx.Err() == nil {
-		err := w.lock.acquire(ctx, write)
+		h, err := w.lock.acquire(ctx, write, false)
 		if errors.Is(err, context.DeadlineExceeded) {
 			break
 		}
 		if err != nil {
 			return answer, err
 		}
-		other := w.seat.begin(write, 0)
+		before := w.seat.begin(write, 0)
 		err = increment(filepath.Join(w.dir, counterName))
-		if again := w.seat.end(write); other == nil {
-			other = again
-		}
+		after := w.seat.end(write)
 		if answer.Other == nil {
-			answer.Other = other
+			answer.Other = cmp.Or(before, after)
 		}
-		if releaseErr := w.lock.release(write); err == nil {
+		if releaseErr := h.release(); err == nil {
 			err = releaseErr
 		}
 		if err != nil {
 			return answer, err
 		}
 		answer.N++
+		if answer.N%8 == 0 {
+			time.Sleep(rand.N(2 * time.Millisecond)) // where waiters poll, others would hardly get the lock
+		}
 	}
 	return answer, nil
 }

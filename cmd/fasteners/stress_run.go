@@ -168,12 +168,20 @@ func (r *stressRun) stop() {
 			r.first = &violation{What: w.failure().Error()}
 		}
 	}
-	select {
-	case v := <-r.found: // the last one
-		if r.first == nil {
-			r.first = &v
+	r.choose()
+}
+
+// choose takes of the violations that are known the one that tells most.
+func (r *stressRun) choose() {
+	for {
+		select {
+		case v := <-r.found:
+			if r.first == nil || len(v.Holds) > len(r.first.Holds) && r.first.Dump == "" {
+				r.first = &v
+			}
+		default:
+			return
 		}
-	default:
 	}
 }
 

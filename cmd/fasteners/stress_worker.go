@@ -85,7 +85,7 @@ func runStressWorker() error {
 	if w.board, err = openBoard(o.Board, o.Workers, o.Seats); err != nil {
 		return err
 	}
-	if w.shared, err = newWorkerLock(o.Lock, o.Number); err != nil {
+	if w.shared, err = newWorkerLock(o.Lock, o.Number, true); err != nil {
 		return err
 	}
 	go func() {
@@ -128,7 +128,7 @@ func (w *stressWorker) newGoroutine(number int) *stressGoroutine {
 	g.slot = g.seat.slot()
 	g.rng = rand.New(rand.NewPCG(w.order.Seed, uint64(w.order.Number)<<48|w.order.Process<<16|uint64(number)))
 	if number%2 == 1 {
-		if own, err := newWorkerLock(w.order.Lock, w.order.Number); err == nil {
+		if own, err := newWorkerLock(w.order.Lock, w.order.Number, false); err == nil {
 			g.lock = own
 		}
 	}
@@ -183,7 +183,7 @@ func (g *stressGoroutine) perform(op int, mode holdMode, limit time.Duration) {
 	g.slot.attempts[op].Add(1)
 	start := time.Now()
 	g.slot.waiting.Store(start.UnixNano())
-	ok, err := g.acquire(op, mode, limit)
+	h, err := g.acquire(op, mode, limit)
 	wait := time.Since(start)
 	g.slot.waiting.Store(0)
 	if err != nil {
@@ -196,7 +196,7 @@ func (g *stressGoroutine) perform(op int, mode holdMode, limit time.Duration) {
 		time.Sleep(time.Second) // it may fail again and again
 		return
 	}
-	if !ok {
+	if h == nil {
 		return
 	}
 	g.slot.acquired[op].Add(1)
@@ -204,14 +204,12 @@ func (g *stressGoroutine) perform(op int, mode holdMode, limit time.Duration) {
 		g.slot.waits[waitBucket(wait)].Add(1)
 		g.slot.longest.Store(max(g.slot.longest.Load(), int64(wait)))
 	}
-	g.hold(op, mode)
+	g.hold(h, op, mode)
 }
 
-func (g *stressGoroutine) acquire(op int, mode holdMode, limit time.Duration) (bool, error) {
+func (g *stressGoroutine) acquire(op int, mode holdMode, limit time.Duration) (*workerHold, error) {
 	ctx := context.Background()
 	switch op {
-	case doTry:
-		return g.lock.try(mode)
 	case doDeadline:
 		limited, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
@@ -222,24 +220,21 @@ func (g *stressGoroutine) acquire(op int, mode holdMode, limit time.Duration) (b
 		defer time.AfterFunc(limit, cancel).Stop()
 		ctx = canceled
 	}
-	err := g.lock.acquire(ctx, mode)
-	return err == nil, err
+	return g.lock.acquire(ctx, mode, op == doTry)
 }
 
 // hold is called with the lock held, and releases it.
-func (g *stressGoroutine) hold(op int, mode holdMode) {
+func (g *stressGoroutine) hold(h *workerHold, op int, mode holdMode) {
 	published := mode
 	if mode == exclusive {
-		published = write
+		published = write // it excludes the same others
 	}
-	g.judge(g.seat.begin(published, g.lock.inode(mode)), published)
+	g.judge(g.seat.begin(published, h.inode()), published)
 	g.work()
 	if op == doDowngrade {
 		g.judge(g.seat.downgrade(), write)
-		if err := g.lock.downgrade(); err != nil {
+		if err := h.downgrade(); err != nil {
 			g.report(violation{What: "downgrading the lock has failed: " + err.Error()})
-		} else {
-			mode = read
 		}
 		published = read
 		g.work()
@@ -247,10 +242,8 @@ func (g *stressGoroutine) hold(op int, mode holdMode) {
 	// The removal lets others acquire the lock, so it must come after the end of the hold.
 	g.judge(g.seat.end(published), published)
 	removed := op == doRemove && os.Remove(g.order.Lock) == nil
-	err := g.lock.release(mode)
-	switch {
-	case err == nil || removed && errors.Is(err, fasteners.ErrReplaced):
-	default:
+	err := h.release()
+	if err != nil && !(removed && errors.Is(err, fasteners.ErrReplaced)) {
 		own := g.seat.interval(g.seat.number, published)
 		g.report(violation{What: "releasing the lock has failed: " + err.Error(), Holds: []interval{*own}})
 	}
@@ -275,7 +268,7 @@ func (g *stressGoroutine) judge(other *interval, mode holdMode) {
 		return
 	}
 	own := g.seat.interval(g.seat.number, mode)
-	g.report(violation{What: "two processes or goroutines have held the lock at the same time",
+	g.report(violation{What: "two holders at the same time",
 		Holds: []interval{*own, *other}})
 }
 

@@ -2,5 +2,8 @@
 
 package main
 
-// There is no flock(2) here.
-func newFlock(string) workerLock { return offLock{} }
+// A flockLock locks nothing, as there is no flock(2) here.
+type flockLock struct {
+	offLock
+	path string
+}

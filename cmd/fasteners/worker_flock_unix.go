@@ -5,46 +5,36 @@ package main
 import (
 	"context"
 	"os"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// A flockLock uses flock(2): see breakVar. A mutex excludes the goroutines, so it has one holder, also if that is a
-// reader.
-type flockLock struct {
-	path string
-	mu   sync.Mutex
-	file *os.File
-}
+// A flockLock uses flock(2): see breakVar. Each hold has an open file of its own, so goroutines exclude each
+// other, too.
+type flockLock struct{ path string }
 
-func newFlock(path string) workerLock { return &flockLock{path: path} }
-
-func (l *flockLock) acquire(context.Context, holdMode) error {
-	l.mu.Lock()
+func (l *flockLock) acquire(_ context.Context, mode holdMode, try bool) (*workerHold, error) {
 	f, err := os.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o666)
-	if err == nil {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-	}
 	if err != nil {
-		l.mu.Unlock()
-		return err
+		return nil, err
 	}
-	l.file = f
-	return nil
+	how := unix.LOCK_EX
+	if mode == read {
+		how = unix.LOCK_SH
+	}
+	if try {
+		how |= unix.LOCK_NB
+	}
+	if err := unix.Flock(int(f.Fd()), how); err != nil {
+		_ = f.Close()
+		if try && err == unix.EWOULDBLOCK {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return &workerHold{
+		release:   f.Close,
+		downgrade: func() error { return unix.Flock(int(f.Fd()), unix.LOCK_SH) },
+		inode:     func() uint64 { return inodeOfFile(f) },
+	}, nil
 }
-
-func (l *flockLock) try(mode holdMode) (bool, error) {
-	err := l.acquire(context.Background(), mode)
-	return err == nil, err
-}
-
-func (l *flockLock) release(holdMode) error {
-	err := l.file.Close()
-	l.mu.Unlock()
-	return err
-}
-
-func (*flockLock) downgrade() error { return nil }
-
-func (l *flockLock) inode(holdMode) uint64 { return inodeOfFile(l.file) }

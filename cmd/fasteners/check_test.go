@@ -1,0 +1,179 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+func TestCheck(t *testing.T) {
+	program := buildForTest(t)
+
+	t.Run("directory", func(t *testing.T) {
+		dir := t.TempDir()
+		checkSound(t, program, dir)
+		mustBeEmpty(t, dir)
+	})
+	t.Run("tmpfs", func(t *testing.T) {
+		if runtime.GOOS != "linux" {
+			t.Skip("needs Linux")
+		}
+		dir, err := os.MkdirTemp("/dev/shm", "fasteners-test-")
+		if err != nil {
+			skipFor(t, "/dev/shm")
+		}
+		defer os.RemoveAll(dir)
+		if kind := checkSound(t, program, dir).FileSystem.Type; kind != "tmpfs" {
+			t.Errorf("type is %q", kind)
+		}
+	})
+	t.Run("text", func(t *testing.T) {
+		o := runForTest(t, program, nil, "check", t.TempDir())
+		o.mustHaveStatus(t, 0)
+		for _, want := range []string{"\npass  exclusion ", "\nLocks work in this directory"} {
+			if !strings.Contains(o.stdout.String(), want) {
+				t.Errorf("%q is missing in\n%s", want, &o.stdout)
+			}
+		}
+		if n := strings.Count(o.stderr.String(), "\n"); n != len(checks) {
+			t.Errorf("%d lines of progress, want %d:\n%s", n, len(checks), &o.stderr)
+		}
+	})
+	t.Run("no locks", func(t *testing.T) {
+		dir := t.TempDir()
+		o := runForTest(t, program, []string{breakVar + "=off"}, "check", "--json", dir)
+		checkBroken(t, o)
+		mustBeEmpty(t, dir)
+		o = runForTest(t, program, []string{breakVar + "=off"}, "check", dir)
+		o.mustHaveStatus(t, exitFailure)
+		if !strings.Contains(o.stdout.String(), "\nDo not use locks in this directory") {
+			t.Errorf("the conclusion is missing in\n%s", &o.stdout)
+		}
+	})
+	t.Run("no directory", func(t *testing.T) {
+		runForTest(t, program, nil, "check", filepath.Join(t.TempDir(), "x")).mustHaveStatus(t, exitSystem)
+		runForTest(t, program, nil, "check").mustHaveStatus(t, exitUsage)
+	})
+	t.Run("bindfs", func(t *testing.T) { testCheckBindfs(t, program) })
+}
+
+func checkSound(t *testing.T, program, dir string) checkReport {
+	t.Helper()
+	o := runForTest(t, program, nil, "check", "--json", dir)
+	o.mustHaveStatus(t, 0)
+	var r checkReport
+	o.decode(t, &r)
+	if !r.OK || len(r.Checks) != len(checks) {
+		t.Errorf("got %+v", r)
+	}
+	for _, v := range r.Checks {
+		want := pass
+		if v.Name == "hand-off" {
+			want = info // it depends on the file system
+		}
+		if v.Result != want || v.Means != "" {
+			t.Errorf("got %+v, want %s", v, want)
+		}
+	}
+	return r
+}
+
+// checkBroken checks the report on locks that exclude nobody.
+func checkBroken(t *testing.T, o *outcome) {
+	t.Helper()
+	o.mustHaveStatus(t, exitFailure)
+	var r checkReport
+	o.decode(t, &r)
+	if r.OK || len(r.Checks) != len(checks) {
+		t.Errorf("got %+v", r)
+	}
+	for _, v := range r.Checks {
+		want := fail
+		if v.Name == "identity" {
+			want = pass // has nothing to do with locks
+		}
+		if v.Result != want || (v.Means != "") != (want == fail) {
+			t.Errorf("got %+v, want %s", v, want)
+		}
+	}
+}
+
+// TestCheckProcessOwned checks locks as other systems than Linux have.
+func TestCheckProcessOwned(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs Linux")
+	}
+	dir := t.TempDir()
+	original, err := filepath.Abs("../../internal/posix/fcntl.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile(original)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(source), "return setlkOFD == unsupported ||", "return true ||", 1)
+	if changed == string(source) {
+		t.Fatal("OwnedByProcess has changed")
+	}
+	write := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	overlay, err := json.Marshal(map[string]any{
+		"Replace": map[string]string{original: write("fcntl.go", []byte(changed))},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := buildForTest(t, "-overlay", write("overlay.json", overlay))
+	o := runForTest(t, program, nil, "check", "--json", t.TempDir())
+	o.mustHaveStatus(t, 0)
+	var r checkReport
+	o.decode(t, &r)
+	for _, v := range r.Checks {
+		want := pass
+		if v.Name == "hand-off" || v.Name == "stray close" {
+			want = info
+		}
+		if v.Result != want {
+			t.Errorf("got %+v, want %s", v, want)
+		}
+	}
+}
+
+// testCheckBindfs uses a real file system whose locks do nothing: bindfs can pass locks on to another file system,
+// but does so in one process, in which none excludes another. If it does not pass them on, the kernel keeps them.
+func testCheckBindfs(t *testing.T, program string) {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs Linux")
+	}
+	if _, err := exec.LookPath("bindfs"); err != nil || os.Getuid() != 0 {
+		skipFor(t, "bindfs, and the rights of root")
+	}
+	mount := func(options ...string) string {
+		dir := t.TempDir()
+		args := append(options, t.TempDir(), dir)
+		if out, err := exec.Command("bindfs", args...).CombinedOutput(); err != nil {
+			skipFor(t, "FUSE: "+string(out))
+		}
+		t.Cleanup(func() {
+			if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+				t.Errorf("umount: %v: %s", err, out)
+			}
+		})
+		return dir
+	}
+	if kind := checkSound(t, program, mount()).FileSystem.Type; !strings.HasPrefix(kind, "fuse") {
+		t.Errorf("type is %q", kind)
+	}
+	dir := mount("--multithreaded", "--enable-lock-forwarding")
+	checkBroken(t, runForTest(t, program, nil, "check", "--json", dir))
+}

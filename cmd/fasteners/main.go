@@ -81,6 +81,8 @@ this command exclude each other. They do not exclude flock(1).`,
 		newRunCommand(),
 		newStatusCommand(),
 		newListCommand(),
+		newCheckCommand(),
+		newStressCommand(),
 		newSweepCommand(),
 		newManCommand(),
 	}

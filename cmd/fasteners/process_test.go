@@ -24,7 +24,7 @@ type runProcess struct {
 	stderr *bufio.Reader
 }
 
-func start(t testing.TB, cmd *exec.Cmd) *runProcess {
+func startProcess(t testing.TB, cmd *exec.Cmd) *runProcess {
 	t.Helper()
 	if cmd.Env == nil {
 		cmd.Env = append(os.Environ(), toolVar+"="+"hold")
@@ -44,7 +44,7 @@ func start(t testing.TB, cmd *exec.Cmd) *runProcess {
 func startRun(t testing.TB, path string, flags ...string) *runProcess {
 	t.Helper()
 	args := append(append([]string{"run"}, flags...), path, "--", os.Args[0])
-	return start(t, command(args...))
+	return startProcess(t, command(args...))
 }
 
 // expect waits for a line of the output that contains the text.

@@ -37,7 +37,7 @@ func startSignals(t *testing.T, path string, flags ...string) *runProcess {
 	t.Helper()
 	cmd := command(append(append([]string{"run"}, flags...), path, "--", os.Args[0])...)
 	cmd.Env = append(os.Environ(), toolVar+"=signals")
-	p := start(t, cmd)
+	p := startProcess(t, cmd)
 	p.held()
 	return p
 }
@@ -102,7 +102,7 @@ func TestProcessOwnedLock(t *testing.T) {
 	}
 	must(t, build(binary, "-tags", "processowned"))
 	path := lockPath(t)
-	p := start(t, exec.Command(binary, "run", path, "--", os.Args[0]))
+	p := startProcess(t, exec.Command(binary, "run", path, "--", os.Args[0]))
 	p.held()
 	if isFree(t, path) {
 		t.Error("lock is free")
@@ -113,7 +113,7 @@ func TestProcessOwnedLock(t *testing.T) {
 	if !isFree(t, path) {
 		t.Error("lock is held")
 	}
-	p = start(t, exec.Command(binary, "run", path, "--", os.Args[0]))
+	p = startProcess(t, exec.Command(binary, "run", path, "--", os.Args[0]))
 	p.held()
 	p.end(0)
 	err := exec.Command(binary, "run", "-F", path, "true").Run()

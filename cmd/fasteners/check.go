@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -160,15 +159,19 @@ func printJSON(out io.Writer, v any) error {
 	return err
 }
 
-// untilInterrupted returns a context that ends with the first signal that asks the program to end. The next one
-// ends the program.
+// untilInterrupted returns a context that ends with the first signal that asks the program to end. The
+// next one ends the program.
 func untilInterrupted(parent context.Context) (context.Context, context.CancelFunc) {
 	if parent == nil {
 		parent = context.Background()
 	}
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) { // as by nohup(1)
+			signal.Notify(signals, s)
+		}
+	}
 	go func() {
 		select {
 		case s := <-signals:
@@ -220,17 +223,14 @@ const (
 
 func newChecker(ctx context.Context, parent string) (_ *checker, err error) {
 	c := &checker{ctx: ctx}
-	if c.dir, err = os.MkdirTemp(parent, ".fasteners-check-"); err != nil {
-		return nil, &statusError{exitSystem, err}
+	if c.dir, err = newWorkDir(parent, ".fasteners-check-"); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			_ = c.close()
 		}
 	}()
-	if c.dir, err = filepath.Abs(c.dir); err != nil {
-		return nil, err
-	}
 	if c.board, c.path, err = createBoard(checkWorkers, 1); err != nil {
 		return nil, err
 	}
@@ -305,10 +305,13 @@ func (c *checker) await(m *member, timeout time.Duration) (reply, error) {
 	var r reply
 	err := json.Unmarshal(message, &r)
 	if err == nil && r.Error != "" {
-		err = errors.New(r.Error)
+		err = &refusal{errors.New(r.Error)}
 	}
 	return r, err
 }
+
+// A refusal is an error that a worker has got.
+type refusal struct{ error }
 
 // gone explains a request that could not be sent.
 func (m *member) gone(err error) error {

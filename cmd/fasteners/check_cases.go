@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A check tries one thing that the locks need. Try returns an error if that does not hold, or if it cannot be
-// tried. No worker holds or requests the lock before it, nor after it if it returns no error.
+// A check tries one thing that the locks need. Try returns an error if that does not hold, or if it
+// cannot be tried. No worker holds or requests the lock before it, nor after it if it returns no error.
 type check struct {
 	name  string
 	means string // what a failure means
@@ -48,8 +48,12 @@ func (k check) run(c *checker) verdict {
 	}
 	v := verdict{Name: k.name, Result: fail, Detail: err.Error(), Means: k.means}
 	var p *precondition
-	if errors.As(err, &p) {
+	var refused *refusal
+	switch {
+	case errors.As(err, &p):
 		v.Means = "The lock excludes nobody, so this could not be tried."
+	case errors.As(err, &refused):
+		v.Means = "The system has refused something. Programs that need the lock will fail, too."
 	}
 	return v
 }
@@ -247,8 +251,8 @@ func (c *checker) death() (result, string, error) {
 	return pass, fmt.Sprintf("a waiter got the lock %v after the holder was killed", rounded(latency)), nil
 }
 
-// strayClose lets the holder itself close another descriptor last. Where locks belong to the process that drops
-// the lock, which is no more than POSIX says.
+// strayClose lets the holder itself close another descriptor last. Where locks belong to the process that
+// drops the lock, which is no more than POSIX says.
 func (c *checker) strayClose() (result, string, error) {
 	holder, other, third := c.members[0], c.members[1], c.members[2]
 	if err := c.acquire(holder, write); err != nil {
@@ -286,7 +290,8 @@ func (c *checker) strayClose() (result, string, error) {
 
 const (
 	handOffs = 24
-	// A waiter that polls does so at least this far apart after settle, with the default poll interval.
+	// A waiter that polls does so at least this far apart after settle, with the default poll
+	// interval.
 	settle    = 40 * time.Millisecond
 	pollFloor = 5 * time.Millisecond
 )

@@ -57,6 +57,7 @@ func TestCheck(t *testing.T) {
 	t.Run("no directory", func(t *testing.T) {
 		runForTest(t, program, nil, "check", filepath.Join(t.TempDir(), "x")).mustHaveStatus(t, exitSystem)
 		runForTest(t, program, nil, "check").mustHaveStatus(t, exitUsage)
+		runForTest(t, program, nil, "check", "").mustHaveStatus(t, exitUsage)
 	})
 	t.Run("bindfs", func(t *testing.T) { testCheckBindfs(t, program) })
 }
@@ -104,36 +105,8 @@ func checkBroken(t *testing.T, o *outcome) {
 
 // TestCheckProcessOwned checks locks as other systems than Linux have.
 func TestCheckProcessOwned(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("needs Linux")
-	}
-	dir := t.TempDir()
-	original, err := filepath.Abs("../../internal/posix/fcntl.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	source, err := os.ReadFile(original)
-	if err != nil {
-		t.Fatal(err)
-	}
-	changed := strings.Replace(string(source), "return setlkOFD == unsupported ||", "return true ||", 1)
-	if changed == string(source) {
-		t.Fatal("OwnedByProcess has changed")
-	}
-	write := func(name string, data []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, data, 0o666); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	overlay, err := json.Marshal(map[string]any{
-		"Replace": map[string]string{original: write("fcntl.go", []byte(changed))},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	program := buildForTest(t, "-overlay", write("overlay.json", overlay))
+	program := buildChanged(t, "../../internal/posix/fcntl.go",
+		"return setlkOFD == unsupported ||", "return true ||")
 	o := runForTest(t, program, nil, "check", "--json", t.TempDir())
 	o.mustHaveStatus(t, 0)
 	var r checkReport
@@ -149,8 +122,59 @@ func TestCheckProcessOwned(t *testing.T) {
 	}
 }
 
-// testCheckBindfs uses a real file system whose locks do nothing: bindfs can pass locks on to another file system,
-// but does so in one process, in which none excludes another. If it does not pass them on, the kernel keeps them.
+// TestCheckRefused checks a file system that has no locks, and says so.
+func TestCheckRefused(t *testing.T) {
+	program := buildChanged(t, "../../internal/posix/fcntl.go",
+		"err = unix.FcntlFlock(uintptr(fd), cmd, lk)", "err = unix.ENOLCK")
+	o := runForTest(t, program, nil, "check", "--json", t.TempDir())
+	o.mustHaveStatus(t, exitFailure)
+	var r checkReport
+	o.decode(t, &r)
+	for _, v := range r.Checks[1:] {
+		if v.Result != fail || !strings.Contains(v.Means, "refused") {
+			t.Errorf("got %+v", v)
+		}
+	}
+}
+
+// buildChanged builds the command with another text in one of its files.
+func buildChanged(t *testing.T, file, from, to string) string {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("needs Linux")
+	}
+	dir := t.TempDir()
+	original, err := filepath.Abs(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile(original)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(source), from, to, 1)
+	if changed == string(source) {
+		t.Fatalf("%s does not have %q", file, from)
+	}
+	write := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	overlay, err := json.Marshal(map[string]any{
+		"Replace": map[string]string{original: write("changed.go", []byte(changed))},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return buildForTest(t, "-overlay", write("overlay.json", overlay))
+}
+
+// testCheckBindfs uses a real file system whose locks do nothing: bindfs can pass locks on to another
+// file system, but does so in one process, in which none excludes another. If it does not pass them on,
+// the kernel keeps them.
 func testCheckBindfs(t *testing.T, program string) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs Linux")

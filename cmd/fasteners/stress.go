@@ -95,8 +95,8 @@ func (o *stressOptions) validate() error {
 	return nil
 }
 
-// A stressRun is what the process that has started the workers knows. Only the goroutine that calls run uses it,
-// except for found.
+// A stressRun is what the process that has started the workers knows. Only the goroutine that calls run
+// uses it, except for found.
 type stressRun struct {
 	stressOptions
 	ctx     context.Context
@@ -127,17 +127,14 @@ func runStress(cmd *cobra.Command, parent string, o stressOptions) (err error) {
 			return &statusError{exitSystem, err}
 		}
 	}
-	if r.dir, err = os.MkdirTemp(parent, ".fasteners-stress-"); err != nil {
-		return &statusError{exitSystem, err}
+	if r.dir, err = newWorkDir(parent, ".fasteners-stress-"); err != nil {
+		return err
 	}
 	defer func() {
 		if closeErr := r.close(); err == nil {
 			err = closeErr
 		}
 	}()
-	if r.dir, err = filepath.Abs(r.dir); err != nil {
-		return err
-	}
 	r.lock = filepath.Join(r.dir, lockName)
 	fs := fileSystemOf(r.dir)
 	if err := r.startAll(); err != nil {

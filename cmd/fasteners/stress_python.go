@@ -11,8 +11,9 @@ import (
 	"unsafe"
 )
 
-// The peers are Python programs that use Python's fasteners. They publish their holds on the board as others do,
-// but look at nobody's: of two holds that overlap, the goroutine of the other one notices that.
+// The peers are Python programs that use Python's fasteners. They publish their holds on the board as
+// others do, but look at nobody's: of two holds that overlap, the goroutine of the other one notices
+// that.
 //
 //go:embed stress_peer.py
 var peerProgram string

@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
+
+	"github.com/go-fasteners/fasteners"
 )
 
 // run lets the workers run until the time is over, there is a violation, or the user wants the end.
@@ -97,9 +100,9 @@ type suspicion struct {
 	since   time.Time
 }
 
-// watch looks for goroutines that have waited for a long time. That alone need not be wrong: others may have been
-// faster. So when there is one, no goroutine may begin to acquire the lock any more, and the one that waits must
-// get it as soon as the holders have released it.
+// watch looks for goroutines that have waited for a long time. That alone need not be wrong: others may
+// have been faster. So when there is one, no goroutine may begin to acquire the lock any more, and the
+// one that waits must get it as soon as the holders have released it.
 func (r *stressRun) watch() *violation {
 	if v := r.endedByItself(); v != nil {
 		return v
@@ -129,8 +132,8 @@ func (r *stressRun) watch() *violation {
 // hung returns the violation of a goroutine that does not go on, with a dump of its process.
 func (r *stressRun) hung(worker, goroutine int) *violation {
 	w := r.workers[worker]
-	v := &violation{What: fmt.Sprintf("goroutine %d of process %d does not get the lock, though nobody else wants it",
-		goroutine, w.pid())}
+	v := &violation{What: fmt.Sprintf("goroutine %d of process %d does not get the lock, though nobody else wants it (%s)",
+		goroutine, w.pid(), r.holders())}
 	if w.send("dump") != nil {
 		return v
 	}
@@ -141,6 +144,24 @@ func (r *stressRun) hung(worker, goroutine int) *violation {
 		v.Dump = "the process does not answer"
 	}
 	return v
+}
+
+// holders tells who holds the lock, as far as the library knows that.
+func (r *stressRun) holders() string {
+	all, err := fasteners.NewInterProcessLock(r.lock).Holders()
+	if err != nil {
+		return err.Error()
+	}
+	var holders []string
+	for _, h := range all {
+		if !h.Waiting {
+			holders = append(holders, h.String())
+		}
+	}
+	if len(holders) == 0 {
+		return "the lock is free"
+	}
+	return "held by " + strings.Join(holders, ", ")
 }
 
 // stop ends the run. All waits have to end now.

@@ -48,8 +48,8 @@ type stressOrder struct {
 	Layout *boardLayout `json:"layout,omitempty"` // for a worker that is no Go program
 }
 
-// A stressMessage is what a worker tells: a violation, or a dump of its goroutines, which is what every later
-// message to it asks for.
+// A stressMessage is what a worker tells: a violation, or a dump of its goroutines, which is what every
+// later message to it asks for.
 type stressMessage struct {
 	Violation *violation `json:",omitempty"`
 	Dump      string     `json:",omitempty"`

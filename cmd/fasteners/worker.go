@@ -8,20 +8,33 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"syscall"
 )
 
-// The commands check and stress start this program again, as their workers. A worker has the same arguments and
-// workerVar in its environment. It reads what to do from its standard input, as JSON, and ends when that ends:
-// so no worker outlives the process that has started it, however that ends.
+// The commands check and stress start this program again, as their workers. A worker has the same
+// arguments and workerVar in its environment. It reads what to do from its standard input, as JSON, and
+// ends when that ends: so no worker outlives the process that has started it, however that ends.
 const workerVar = "FASTENERS_WORKER"
 
 func isWorker() bool { return os.Getenv(workerVar) != "" }
 
-// ignoreTerminal lets a worker go on after signals that the terminal sends to all of its processes. The one that
-// has started the worker gets them, too, and ends the worker when it is time.
+// ignoreTerminal lets a worker go on after signals that the terminal sends to all of its processes. The
+// one that has started the worker gets them, too, and ends the worker when it is time.
 func ignoreTerminal() { signal.Ignore(os.Interrupt, syscall.SIGHUP) }
+
+// newWorkDir creates a directory for the workers in parent, and returns its absolute path.
+func newWorkDir(parent, prefix string) (string, error) {
+	if parent == "" { // which means another directory to MkdirTemp
+		return "", usageError("the name of the directory is empty")
+	}
+	parent, err := filepath.Abs(parent)
+	if err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(parent, prefix)
+}
 
 // A worker is a worker process, as seen by the one that has started it.
 type worker struct {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A flockLock uses flock(2): see breakVar. Each hold has an open file of its own, so goroutines exclude each
-// other, too.
+// A flockLock uses flock(2): see breakVar. Each hold has an open file of its own, so goroutines exclude
+// each other, too.
 type flockLock struct{ path string }
 
 func (l *flockLock) acquire(_ context.Context, mode holdMode, try bool) (*workerHold, error) {

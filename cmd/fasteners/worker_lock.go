@@ -18,8 +18,8 @@ const (
 	read      holdMode = "read"
 )
 
-// A workerLock is the lock on one file, as the workers use it. With try, acquire does not wait, and returns no hold
-// if somebody else holds the lock.
+// A workerLock is the lock on one file, as the workers use it. With try, acquire does not wait, and
+// returns no hold if somebody else holds the lock.
 type workerLock interface {
 	acquire(ctx context.Context, mode holdMode, try bool) (*workerHold, error)
 }
@@ -29,20 +29,21 @@ type workerHold struct {
 	release   func() error
 	downgrade func() error // from write to read
 
-	// inode returns the inode number of the file that is locked, or of the one that the path names if the
-	// system does not tell more.
+	// inode returns the inode number of the file that is locked, or of the one that the path names if
+	// the system does not tell more.
 	inode func() uint64
 }
 
-// breakVar lets the tests of check and stress break the locks, in order to see whether that is noticed. It is for
-// nothing else. The values are:
+// breakVar lets the tests of check and stress break the locks, in order to see whether that is noticed.
+// It is for nothing else. The values are:
 //
 //	off    no worker locks anything
 //	flock  worker 0 uses flock(2), which excludes no other lock
 //	stuck  worker 0 waits forever for its hundredth lock
 const breakVar = "FASTENERS_TEST_BREAK_LOCKS"
 
-// newWorkerLock returns the lock for a worker with that number, to be used by several goroutines or only by one.
+// newWorkerLock returns the lock for a worker with that number, to be used by several goroutines or only
+// by one.
 func newWorkerLock(path string, number int, shared bool) (workerLock, error) {
 	sound := libraryLock{fasteners.NewInterProcessLock(path), fasteners.NewInterProcessReaderWriterLock(path), shared}
 	switch how := os.Getenv(breakVar); {
@@ -64,9 +65,9 @@ type libraryLock struct {
 	alone *fasteners.InterProcessLock
 	rw    *fasteners.InterProcessReaderWriterLock
 
-	// shared is true if several goroutines use the lock. Then each releases its own hold, as Release can end
-	// any of them: if one goroutine has removed the file, and another one has locked the new one, there are
-	// two, on different files.
+	// shared is true if several goroutines use the lock. Then each releases its own hold, as Release
+	// can end any of them: if one goroutine has removed the file, and another one has locked the new
+	// one, there are two, on different files.
 	shared bool
 }
 

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/term"
 )
 
-// A progressLine tells how far a command is: in place on a terminal, and with a line for each step elsewhere.
+// A progressLine tells how far a command is: in place on a terminal, and with a line for each step
+// elsewhere.
 type progressLine struct {
 	out     io.Writer
 	inPlace bool

@@ -22,8 +22,8 @@ func mapShared(f *os.File, size int) ([]byte, error) {
 	return unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&view))), size), nil
 }
 
-// lockFileID returns the volume serial number and the file index of the file that path names. It requests no
-// access, so it keeps nobody from opening the file.
+// lockFileID returns the volume serial number and the file index of the file that path names. It requests
+// no access, so it keeps nobody from opening the file.
 func lockFileID(path string) (device, inode uint64, err error) {
 	name, err := windows.UTF16PtrFromString(path)
 	if err != nil {

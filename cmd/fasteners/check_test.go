@@ -12,7 +12,6 @@ import (
 
 func TestCheck(t *testing.T) {
 	program := buildForTest(t)
-
 	t.Run("directory", func(t *testing.T) {
 		dir := t.TempDir()
 		checkSound(t, program, dir)
@@ -58,6 +57,24 @@ func TestCheck(t *testing.T) {
 		runForTest(t, program, nil, "check", filepath.Join(t.TempDir(), "x")).mustHaveStatus(t, exitSystem)
 		runForTest(t, program, nil, "check").mustHaveStatus(t, exitUsage)
 		runForTest(t, program, nil, "check", "").mustHaveStatus(t, exitUsage)
+	})
+}
+
+func TestCheckMounts(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs Linux")
+	}
+	program := buildForTest(t)
+	t.Run("overlay", func(t *testing.T) {
+		dir := t.TempDir()
+		options := "lowerdir=" + t.TempDir() + ",upperdir=" + t.TempDir() + ",workdir=" + t.TempDir()
+		if out, err := exec.Command("mount", "-t", "overlay", "overlay", "-o", options, dir).CombinedOutput(); err != nil {
+			skipFor(t, "an overlay: "+string(out))
+		}
+		defer unmount(t, dir)
+		if kind := checkSound(t, program, dir).FileSystem.Type; kind != "overlay" {
+			t.Errorf("type is %q", kind)
+		}
 	})
 	t.Run("bindfs", func(t *testing.T) { testCheckBindfs(t, program) })
 }
@@ -176,9 +193,6 @@ func buildChanged(t *testing.T, file, from, to string) string {
 // file system, but does so in one process, in which none excludes another. If it does not pass them on,
 // the kernel keeps them.
 func testCheckBindfs(t *testing.T, program string) {
-	if runtime.GOOS != "linux" {
-		t.Skip("needs Linux")
-	}
 	if _, err := exec.LookPath("bindfs"); err != nil || os.Getuid() != 0 {
 		skipFor(t, "bindfs, and the rights of root")
 	}
@@ -188,11 +202,7 @@ func testCheckBindfs(t *testing.T, program string) {
 		if out, err := exec.Command("bindfs", args...).CombinedOutput(); err != nil {
 			skipFor(t, "FUSE: "+string(out))
 		}
-		t.Cleanup(func() {
-			if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-				t.Errorf("umount: %v: %s", err, out)
-			}
-		})
+		t.Cleanup(func() { unmount(t, dir) })
 		return dir
 	}
 	if kind := checkSound(t, program, mount()).FileSystem.Type; !strings.HasPrefix(kind, "fuse") {
@@ -200,4 +210,10 @@ func testCheckBindfs(t *testing.T, program string) {
 	}
 	dir := mount("--multithreaded", "--enable-lock-forwarding")
 	checkBroken(t, runForTest(t, program, nil, "check", "--json", dir))
+}
+
+func unmount(t *testing.T, dir string) {
+	if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+		t.Errorf("umount: %v: %s", err, out)
+	}
 }

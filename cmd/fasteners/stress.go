@@ -16,7 +16,7 @@ type stressOptions struct {
 	duration   time.Duration
 	processes  int
 	goroutines int
-	kills      float64 // per second
+	killRate   float64 // per second
 	removals   bool
 	seed       uint64
 	peer       string
@@ -56,7 +56,7 @@ after Ctrl-C, which ends the run early.`,
 	f.DurationVar(&o.duration, "duration", 10*time.Second, "how long to go on")
 	f.IntVar(&o.processes, "processes", 4, "`number` of processes")
 	f.IntVar(&o.goroutines, "goroutines", 8, "`number` of goroutines of each process")
-	f.Float64Var(&o.kills, "kills", 2, "`number` of processes to kill per second")
+	f.Float64Var(&o.killRate, "kills", 2, "`number` of processes to kill per second")
 	f.BoolVar(&o.removals, "removals", true, "let holders remove the lock file before they release the lock")
 	f.Uint64Var(&o.seed, "seed", 0, "`number` that determines which operations the goroutines choose (default random)")
 	f.StringVar(&o.peer, "peer", "", "also start processes of another `library`: python, for Python's fasteners")
@@ -82,7 +82,7 @@ func (o *stressOptions) validate() error {
 		return usageError("--processes must be 1 to %d", maxProcesses)
 	case o.goroutines < 1 || o.goroutines > maxGoroutines:
 		return usageError("--goroutines must be 1 to %d", maxGoroutines)
-	case !(o.kills >= 0 && o.kills <= maxKills):
+	case !(o.killRate >= 0 && o.killRate <= maxKills):
 		return usageError("--kills must be 0 to %d", maxKills)
 	case o.peer != "" && o.peer != "python":
 		return usageError("--peer knows only python, not %q", o.peer)

@@ -14,7 +14,8 @@ func (r *stressRun) run() {
 	defer end.Stop()
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
-	kill := time.NewTimer(r.untilKill())
+	nextKill := r.start.Add(r.untilKill())
+	kill := time.NewTimer(time.Until(nextKill))
 	defer kill.Stop()
 	for n := 1; ; {
 		select {
@@ -30,7 +31,11 @@ func (r *stressRun) run() {
 				r.first = &violation{What: "a worker could not be started again: " + err.Error()}
 				return
 			}
-			kill.Reset(r.untilKill())
+			if time.Since(nextKill) > time.Second { // the machine was asleep, say
+				nextKill = time.Now()
+			}
+			nextKill = nextKill.Add(r.untilKill())
+			kill.Reset(time.Until(nextKill))
 		case <-second.C:
 			if v := r.watch(); v != nil {
 				r.first = v
@@ -44,12 +49,12 @@ func (r *stressRun) run() {
 	}
 }
 
-// untilKill returns the time until the next process is killed.
+// untilKill returns the time from one kill to the next.
 func (r *stressRun) untilKill() time.Duration {
-	if r.stressOptions.kills == 0 {
-		return 1<<63 - 1
+	if r.killRate == 0 {
+		return 1 << 62
 	}
-	return time.Duration((0.5 + r.chance.Float64()) / r.stressOptions.kills * float64(time.Second))
+	return time.Duration((0.5 + r.chance.Float64()) / r.killRate * float64(time.Second))
 }
 
 // killOne kills a process, and starts the next one in its place.

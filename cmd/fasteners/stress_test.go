@@ -26,13 +26,8 @@ func TestStress(t *testing.T) {
 		o.mustHaveStatus(t, 0)
 		var r stressReport
 		o.decode(t, &r)
-		if r.Acquisitions == 0 || r.Kills == 0 || r.Ended == 0 || r.Violations != 0 || r.Waits.Max == 0 {
+		if r.Acquisitions == 0 || r.Kills == 0 || r.Violations != 0 || r.Waits.Max == 0 {
 			t.Errorf("got %+v", r)
-		}
-		for _, op := range r.Operations {
-			if op.Acquired == 0 {
-				t.Errorf("no lock was acquired by %s", op.Name)
-			}
 		}
 	})
 	t.Run("text", func(t *testing.T) {
@@ -47,7 +42,7 @@ func TestStress(t *testing.T) {
 		if _, err := findPython(); err != nil {
 			skipFor(t, "Python's fasteners")
 		}
-		o := stress.run(t, nil, "--json", "--peer", "python")
+		o := stress.run(t, nil, "--json", "--peer", "python", "--goroutines", "2", "--duration", "5s")
 		o.mustHaveStatus(t, 0)
 		var r stressReport
 		o.decode(t, &r)
@@ -101,7 +96,7 @@ func TestStressSeed(t *testing.T) {
 		w := &stressWorker{order: stressOrder{Seed: seed, Process: process, Removals: true}, board: b}
 		g := w.newGoroutine(number)
 		var ops []int
-		for range 100 {
+		for range 1000 {
 			op, _, _ := g.choose()
 			ops = append(ops, op)
 		}
@@ -110,6 +105,11 @@ func TestStressSeed(t *testing.T) {
 	first := choices(1, 1, 0)
 	if !slices.Equal(first, choices(1, 1, 0)) {
 		t.Error("the same seed leads to other operations")
+	}
+	for op, name := range operationNames {
+		if !slices.Contains(first, op) {
+			t.Errorf("of %d operations none is %s", len(first), name)
+		}
 	}
 	for _, other := range [][]int{choices(2, 1, 0), choices(1, 2, 0), choices(1, 1, 1)} {
 		if slices.Equal(first, other) {

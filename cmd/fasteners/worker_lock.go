@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-fasteners/fasteners"
@@ -39,7 +40,7 @@ type workerHold struct {
 //
 //	off    no worker locks anything
 //	flock  worker 0 uses flock(2), which excludes no other lock
-//	stuck  worker 0 waits forever for its hundredth lock
+//	stuck  worker 0 waits forever for the third lock
 const breakVar = "FASTENERS_TEST_BREAK_LOCKS"
 
 // newWorkerLock returns the lock for a worker with that number, to be used by several goroutines or only
@@ -135,11 +136,11 @@ func (offLock) acquire(context.Context, holdMode, bool) (*workerHold, error) {
 // A stuckLock is one whose waiter is forgotten.
 type stuckLock struct {
 	workerLock
-	n int
+	n atomic.Int32
 }
 
 func (l *stuckLock) acquire(ctx context.Context, mode holdMode, try bool) (*workerHold, error) {
-	if l.n++; l.n >= 100 {
+	if l.n.Add(1) > 2 {
 		for {
 			time.Sleep(time.Hour)
 		}

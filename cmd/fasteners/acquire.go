@@ -23,12 +23,23 @@ type hold struct {
 	release func() error
 }
 
-// remove removes the lock file, unless others wait for the lock: they would have to find out.
-func (h *hold) remove() {
-	holders, _ := h.lock.Holders()
-	if !slices.ContainsFunc(holders, func(h fasteners.Holder) bool { return h.Waiting }) {
+// end releases the lock, and removes the lock file if remove is true, unless others wait for the lock: they would
+// have to find out.
+func (h *hold) end(remove bool) error {
+	if remove && !removeAfterRelease {
+		holders, _ := h.lock.Holders()
+		if !slices.ContainsFunc(holders, func(h fasteners.Holder) bool { return h.Waiting }) {
+			_ = os.Remove(h.path)
+		}
+	}
+	err := h.release()
+	if remove && removeAfterRelease {
 		_ = os.Remove(h.path)
 	}
+	if errors.Is(err, fasteners.ErrReplaced) {
+		return nil // it was told, or is our doing
+	}
+	return err
 }
 
 // acquire acquires all locks of the job. Its error has the status to exit with. Most locks are free, so it tries
@@ -104,7 +115,7 @@ func (j *job) acquireOne(ctx context.Context, h *hold, deadline time.Time, tell 
 		opts = append(opts, fasteners.WithTimeout(max(time.Until(deadline), 1))) // 1 ns: it only tries
 	}
 	if tell {
-		n := &waitNotice{j: j, hold: h}
+		n := &waitNotice{program: j.program, hold: h, line: newProgressLine(j.stderr)}
 		defer n.end()
 		opts = append(opts, fasteners.WithWaitNotice(time.Second, n.tell))
 	}

@@ -127,8 +127,8 @@ func (c *checker) identity() (result, string, error) {
 		if err := f.Close(); err != nil {
 			return "", err
 		}
-		device, inode, err := lockFileID(path)
-		return fmt.Sprintf("device %#x, file %d", device, inode), err
+		id, err := identify(path)
+		return fmt.Sprintf("device %#x, file %d", id.volume, id.file), err
 	}
 	first, err := id("identity", os.O_RDWR|os.O_CREATE)
 	if err != nil {

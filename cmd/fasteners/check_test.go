@@ -11,7 +11,7 @@ import (
 )
 
 func TestCheck(t *testing.T) {
-	program := buildForTest(t)
+	program := sharedProgram()
 	t.Run("directory", func(t *testing.T) {
 		dir := t.TempDir()
 		checkSound(t, program, dir)
@@ -23,7 +23,7 @@ func TestCheck(t *testing.T) {
 		}
 		dir, err := os.MkdirTemp("/dev/shm", "fasteners-test-")
 		if err != nil {
-			skipFor(t, "/dev/shm")
+			skipOrFail(t, "/dev/shm")
 		}
 		defer os.RemoveAll(dir)
 		if kind := checkSound(t, program, dir).FileSystem.Type; kind != "tmpfs" {
@@ -64,12 +64,12 @@ func TestCheckMounts(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs Linux")
 	}
-	program := buildForTest(t)
+	program := sharedProgram()
 	t.Run("overlay", func(t *testing.T) {
 		dir := t.TempDir()
 		options := "lowerdir=" + t.TempDir() + ",upperdir=" + t.TempDir() + ",workdir=" + t.TempDir()
 		if out, err := exec.Command("mount", "-t", "overlay", "overlay", "-o", options, dir).CombinedOutput(); err != nil {
-			skipFor(t, "an overlay: "+string(out))
+			skipOrFail(t, "an overlay: "+string(out))
 		}
 		defer unmount(t, dir)
 		if kind := checkSound(t, program, dir).FileSystem.Type; kind != "overlay" {
@@ -122,8 +122,7 @@ func checkBroken(t *testing.T, o *outcome) {
 
 // TestCheckProcessOwned checks locks as other systems than Linux have.
 func TestCheckProcessOwned(t *testing.T) {
-	program := buildChanged(t, "../../internal/posix/fcntl.go",
-		"return setlkOFD == unsupported ||", "return true ||")
+	program := buildForTest(t, "-tags", "processowned")
 	o := runForTest(t, program, nil, "check", "--json", t.TempDir())
 	o.mustHaveStatus(t, 0)
 	var r checkReport
@@ -194,13 +193,13 @@ func buildChanged(t *testing.T, file, from, to string) string {
 // the kernel keeps them.
 func testCheckBindfs(t *testing.T, program string) {
 	if _, err := exec.LookPath("bindfs"); err != nil || os.Getuid() != 0 {
-		skipFor(t, "bindfs, and the rights of root")
+		skipOrFail(t, "bindfs, and the rights of root")
 	}
 	mount := func(options ...string) string {
 		dir := t.TempDir()
 		args := append(options, t.TempDir(), dir)
 		if out, err := exec.Command("bindfs", args...).CombinedOutput(); err != nil {
-			skipFor(t, "FUSE: "+string(out))
+			skipOrFail(t, "FUSE: "+string(out))
 		}
 		t.Cleanup(func() { unmount(t, dir) })
 		return dir

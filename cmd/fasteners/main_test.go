@@ -73,9 +73,12 @@ func init() {
 	}
 }
 
+// sharedProgram returns the path of the program.
+func sharedProgram() string { return filepath.Join(program, "fasteners"+exe) }
+
 // command returns a command that runs the program.
 func command(args ...string) *exec.Cmd {
-	return exec.Command(filepath.Join(program, "fasteners"+exe), args...)
+	return exec.Command(sharedProgram(), args...)
 }
 
 // tools are programs that the tests run under a lock, the same on every system.

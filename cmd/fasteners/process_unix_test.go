@@ -96,11 +96,7 @@ func TestSignalWhileWaiting(t *testing.T) {
 
 // Where the command cannot inherit the lock, it is killed with the program.
 func TestProcessOwnedLock(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "fasteners")
-	if os.Getenv(binaryVar) != "" {
-		t.Skip("needs another build of the program")
-	}
-	must(t, build(binary, "-tags", "processowned"))
+	binary := buildForTest(t, "-tags", "processowned")
 	path := lockPath(t)
 	p := startProcess(t, exec.Command(binary, "run", path, "--", os.Args[0]))
 	p.held()

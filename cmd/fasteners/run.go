@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/go-fasteners/fasteners"
 )
 
 // A job is what run and flock are told to do.
@@ -300,13 +298,10 @@ func (j *job) end(holds []*hold, inherited bool, err error) error {
 		if j.fd >= 0 {
 			continue
 		}
-		if j.remove {
-			h.remove()
-		}
 		if inherited && !j.remove && h.held.Err() == nil {
 			continue
 		}
-		if releaseErr := h.release(); releaseErr != nil && !errors.Is(releaseErr, fasteners.ErrReplaced) {
+		if releaseErr := h.end(j.remove); releaseErr != nil {
 			j.warn("%v", releaseErr)
 		}
 	}

@@ -19,7 +19,7 @@ func (program stressCommand) run(t *testing.T, env []string, args ...string) *ou
 }
 
 func TestStress(t *testing.T) {
-	stress := stressCommand(buildForTest(t))
+	stress := stressCommand(sharedProgram())
 
 	t.Run("sound", func(t *testing.T) {
 		o := stress.run(t, nil, "--json", "--kills", "5")
@@ -40,7 +40,7 @@ func TestStress(t *testing.T) {
 	})
 	t.Run("python", func(t *testing.T) {
 		if _, err := findPython(); err != nil {
-			skipFor(t, "Python's fasteners")
+			skipOrFail(t, "Python's fasteners")
 		}
 		o := stress.run(t, nil, "--json", "--peer", "python", "--goroutines", "2", "--duration", "5s")
 		o.mustHaveStatus(t, 0)
@@ -60,7 +60,7 @@ func TestStress(t *testing.T) {
 }
 
 func TestStressFails(t *testing.T) {
-	stress := stressCommand(buildForTest(t))
+	stress := stressCommand(sharedProgram())
 
 	t.Run("no locks", func(t *testing.T) {
 		o := stress.run(t, []string{breakVar + "=off"}, "--json")

@@ -88,19 +88,20 @@ func (s *sweep) remove(path string) (why string, err error) {
 	if !ok {
 		return "held", nil
 	}
-	defer func() { _ = lock.Release() }() // which finds that the file is not there
+	defer func() {
+		_ = lock.Release() // which finds that the file is not there
+		if removeAfterRelease && why == "" && err == nil && !s.dryRun {
+			err = os.Remove(path)
+		}
+	}()
 	// Somebody may have written to the file, or have removed it, and the try has made another one.
 	if why, err = s.keeps(path); why != "" || err != nil {
 		return why, err
 	}
-	holders, err := lock.Holders()
-	if err != nil {
-		return "", err
-	}
-	if len(holders) > 1 {
+	if holders, _ := lock.Holders(); len(holders) > 1 {
 		return "awaited", nil
 	}
-	if s.dryRun {
+	if s.dryRun || removeAfterRelease {
 		return "", nil
 	}
 	return "", os.Remove(path)

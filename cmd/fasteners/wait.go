@@ -2,22 +2,20 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/term"
 
 	"github.com/go-fasteners/fasteners"
 )
 
-// A waitNotice tells for whom a wait is. On a terminal it is one line, which is kept up to date and disappears
+// A waitNotice tells for whom a wait is. On a terminal that is one line, which is kept up to date and disappears
 // with the end of the wait.
 type waitNotice struct {
-	j    *job
-	hold *hold
+	program string
+	hold    *hold
 
 	mu     sync.Mutex
+	line   *progressLine
 	ended  bool
 	ticker *time.Ticker // on a terminal
 }
@@ -26,13 +24,12 @@ type waitNotice struct {
 func (n *waitNotice) tell(holders []fasteners.Holder) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	switch {
-	case n.ended || n.ticker != nil:
-	case !inPlace():
-		n.j.warn("%s", n.text(holders))
-	default:
+	if n.ended || n.ticker != nil {
+		return
+	}
+	n.printLocked(holders)
+	if n.line.inPlace {
 		n.ticker = time.NewTicker(time.Second)
-		n.show(holders)
 		go n.refresh()
 	}
 }
@@ -45,24 +42,13 @@ func (n *waitNotice) refresh() {
 			n.mu.Unlock()
 			return
 		}
-		n.show(holders)
+		n.printLocked(holders)
 		n.mu.Unlock()
 	}
 }
 
-const eraseLine = "\r\x1b[K"
-
-// show replaces the line of the terminal. A line that is too long could not be replaced.
-func (n *waitNotice) show(holders []fasteners.Holder) {
-	text := []rune(n.j.program + ": " + n.text(holders))
-	if width, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil && width > 1 && len(text) >= width {
-		text = text[:width-1]
-	}
-	fmt.Fprint(n.j.stderr, eraseLine+string(text))
-}
-
-func (n *waitNotice) text(holders []fasteners.Holder) string {
-	return fmt.Sprintf("waiting for %s, held by %s", n.hold.path, describe(holders))
+func (n *waitNotice) printLocked(holders []fasteners.Holder) {
+	n.line.print(fmt.Sprintf("%s: waiting for %s, held by %s", n.program, n.hold.path, describe(holders)))
 }
 
 func (n *waitNotice) end() {
@@ -71,11 +57,6 @@ func (n *waitNotice) end() {
 	n.ended = true
 	if n.ticker != nil {
 		n.ticker.Stop()
-		fmt.Fprint(n.j.stderr, eraseLine)
 	}
-}
-
-// inPlace reports whether standard error is a terminal on which a line can be replaced.
-func inPlace() bool {
-	return os.Getenv("TERM") != "dumb" && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(os.Stderr.Fd()))
+	n.line.clear()
 }

@@ -121,8 +121,8 @@ func (l libraryLock) inode(mode holdMode) uint64 {
 }
 
 func inodeOf(path string) uint64 {
-	_, inode, _ := lockFileID(path)
-	return inode
+	id, _ := identify(path)
+	return id.file
 }
 
 // An offLock locks nothing.

@@ -7,28 +7,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"testing"
 )
 
-// programVar names the command where the tests cannot build it, as under Wine.
-const programVar = "FASTENERS_TEST_PROGRAM"
-
-// buildForTest builds the command, for a test and its subtests.
-func buildForTest(t *testing.T, args ...string) string {
+// buildForTest builds the program in another way, for a test and its subtests.
+func buildForTest(t *testing.T, flags ...string) string {
 	t.Helper()
-	if program := os.Getenv(programVar); program != "" && len(args) == 0 {
-		return program
+	if os.Getenv(binaryVar) != "" {
+		t.Skip("needs another build of the program")
 	}
-	program := filepath.Join(t.TempDir(), "fasteners")
-	if runtime.GOOS == "windows" {
-		program += ".exe"
-	}
-	args = append(append([]string{"build", "-o", program}, args...), ".")
-	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
-		t.Fatalf("go %v: %v\n%s", args, err, out)
-	}
-	return program
+	binary := filepath.Join(t.TempDir(), "fasteners"+exe)
+	must(t, build(binary, flags...))
+	return binary
 }
 
 // outcome is what a command has printed, and its status.
@@ -88,13 +78,4 @@ func mustBeEmpty(t *testing.T, dir string) {
 	for _, e := range entries {
 		t.Errorf("%s is left", e.Name())
 	}
-}
-
-// skipFor skips a test that needs something, which must be there in CI.
-func skipFor(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("FASTENERS_TEST_STRICT") != "" {
-		t.Fatalf("needs %s", what)
-	}
-	t.Skipf("needs %s", what)
 }

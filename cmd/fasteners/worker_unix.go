@@ -15,15 +15,6 @@ func mapShared(f *os.File, size int) ([]byte, error) {
 	return data, os.NewSyscallError("mmap", err)
 }
 
-// lockFileID returns device and inode of the file that path names.
-func lockFileID(path string) (device, inode uint64, err error) {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return 0, 0, &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	return uint64(st.Dev), uint64(st.Ino), nil
-}
-
 func inodeOfFile(f *os.File) uint64 {
 	info, err := f.Stat()
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 func TestInterrupt(t *testing.T) {
-	program := buildForTest(t)
+	program := sharedProgram()
 
 	t.Run("check", func(t *testing.T) {
 		dir := t.TempDir()
@@ -78,7 +78,7 @@ func startStress(t *testing.T, cmd *exec.Cmd, dir string) {
 // killed.
 func TestWorkersEnd(t *testing.T) {
 	dir := t.TempDir()
-	cmd := exec.Command(buildForTest(t), "stress", "--duration", "1h", "--removals=false", dir)
+	cmd := exec.Command(sharedProgram(), "stress", "--duration", "1h", "--removals=false", dir)
 	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir()) // the board stays there
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	startStress(t, cmd, dir)

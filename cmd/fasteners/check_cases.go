@@ -355,7 +355,45 @@ func (c *checker) replaced() (result, string, error) {
 			return pass, "the lock file cannot be " + change.verb + " while it is locked", nil
 		}
 	}
+	if err := c.removedByHolder(); err != nil {
+		return "", "", err
+	}
 	return pass, "a holder notices that its file was removed or renamed, and waiters go on with the new one", nil
+}
+
+// removedByHolder removes the lock file right before its release. A waiter that is granted the lock on
+// the removed file must notice that: others lock the new one.
+func (c *checker) removedByHolder() error {
+	holder, waiter, third := c.members[0], c.members[1], c.members[2]
+	if err := c.acquire(holder, write); err != nil {
+		return err
+	}
+	if err := c.mustExclude(waiter, write); err != nil {
+		return err
+	}
+	if err := waiter.send(request{Do: "acquire", Mode: write, Timeout: mustTimeout}); err != nil {
+		return waiter.gone(err)
+	}
+	select {
+	case <-time.After(patience): // so that it waits, unless the machine is slow
+	case <-c.ctx.Done():
+		return c.ctx.Err()
+	}
+	r, err := c.ask(holder, request{Do: "remove"})
+	if err == nil && !r.Replaced {
+		err = fmt.Errorf("process %d has not noticed that it has removed its lock file", holder.pid())
+	}
+	if err != nil {
+		return err
+	}
+	r, err = c.await(waiter, mustTimeout)
+	if err := mustHave(r, err, waiter, write); err != nil {
+		return err
+	}
+	if err := c.refuse(third, write, "another process"); err != nil {
+		return fmt.Errorf("%w: that has locked the file that its first holder had removed", err)
+	}
+	return c.release(waiter, write)
 }
 
 func (c *checker) replacedBy(verb string, change func() error) (possible bool, err error) {

@@ -153,6 +153,21 @@ func TestCheckRefused(t *testing.T) {
 	}
 }
 
+// TestCheckReplaced checks locks whose waiters do not look whether the file that they have locked was
+// removed.
+func TestCheckReplaced(t *testing.T) {
+	program := buildChanged(t, "../../internal/table/acquire.go", "\tif same {", "\tif same || true {")
+	o := runForTest(t, program, nil, "check", "--json", t.TempDir())
+	o.mustHaveStatus(t, exitFailure)
+	var r checkReport
+	o.decode(t, &r)
+	for _, v := range r.Checks {
+		if (v.Result == fail) != (v.Name == "replaced") {
+			t.Errorf("got %+v", v)
+		}
+	}
+}
+
 // buildChanged builds the command with another text in one of its files.
 func buildChanged(t *testing.T, file, from, to string) string {
 	t.Helper()

@@ -19,7 +19,7 @@ import (
 
 // A request is what the process that checks a file system wants of one of its workers.
 type request struct {
-	Do      string        // join, acquire, try, release, count or touch
+	Do      string        // join, acquire, try, release, count, touch or remove (and release)
 	Mode    holdMode      `json:",omitempty"`
 	Timeout time.Duration `json:",omitempty"` // of acquire and count
 
@@ -83,14 +83,8 @@ func (w *checkWorker) do(r request) (reply, error) {
 			w.hold = h
 		}
 		return reply{OK: h != nil}, err
-	case "release":
-		if w.hold == nil {
-			return reply{}, fasteners.ErrNotAcquired
-		}
-		at := time.Now().UnixNano()
-		err := w.hold.release()
-		w.hold = nil
-		return reply{OK: err == nil, At: at, Replaced: errors.Is(err, fasteners.ErrReplaced)}, err
+	case "release", "remove":
+		return w.release(r)
 	case "count":
 		return w.count(r)
 	case "touch":
@@ -123,6 +117,27 @@ func (w *checkWorker) acquire(r request) (reply, error) {
 		w.hold = h
 	}
 	return reply{OK: err == nil, At: at}, err
+}
+
+// release removes the lock file before, if that is wanted, with nothing in between: a waiter may look at
+// it.
+func (w *checkWorker) release(r request) (reply, error) {
+	if w.hold == nil {
+		return reply{}, fasteners.ErrNotAcquired
+	}
+	h := w.hold
+	w.hold = nil
+	at := time.Now().UnixNano()
+	var removeErr error
+	if r.Do == "remove" {
+		removeErr = os.Remove(filepath.Join(w.dir, lockName))
+	}
+	err := h.release()
+	replaced := errors.Is(err, fasteners.ErrReplaced)
+	if r.Do == "remove" && replaced {
+		err = removeErr
+	}
+	return reply{OK: err == nil, At: at, Replaced: replaced}, err
 }
 
 // count increments the number in a file, as often as it can.

@@ -121,7 +121,7 @@ func runStress(cmd *cobra.Command, parent string, o stressOptions) (err error) {
 	ctx, cancel := untilInterrupted(cmd.Context())
 	defer cancel()
 	r := &stressRun{stressOptions: o, ctx: ctx, line: newProgressLine(cmd.ErrOrStderr()),
-		found: make(chan violation, 16), dumps: make(chan string, 16), chance: rand.New(rand.NewPCG(o.seed, 1<<63))}
+		found: make(chan violation, 1024), dumps: make(chan string, 16), chance: rand.New(rand.NewPCG(o.seed, 1<<63))}
 	if o.peer != "" {
 		if r.python, err = findPython(); err != nil {
 			return &statusError{exitSystem, err}

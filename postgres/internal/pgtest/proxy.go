@@ -1,0 +1,157 @@
+package pgtest
+
+import (
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A Proxy forwards TCP connections to a server, until it is told to stop: then it accepts all and forwards
+// nothing, like a network that drops packets.
+type Proxy struct {
+	Addr string
+
+	listener net.Listener
+	to       string
+	mu       sync.Mutex
+	changed  *sync.Cond
+	dropUp   bool          // to the server
+	dropDown bool          // from it
+	delay    time.Duration // of what comes from it
+	conns    map[net.Conn]struct{}
+	closed   bool
+}
+
+// NewProxy returns a proxy for the server at an address. It ends with the test.
+func NewProxy(tb testing.TB, to string) *Proxy {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p := &Proxy{Addr: l.Addr().String(), listener: l, to: to, conns: map[net.Conn]struct{}{}}
+	p.changed = sync.NewCond(&p.mu)
+	go p.serve()
+	tb.Cleanup(func() {
+		l.Close()
+		p.mu.Lock()
+		p.closed = true
+		p.changed.Broadcast()
+		p.mu.Unlock()
+		p.Cut()
+	})
+	return p
+}
+
+// Drop says in which directions nothing is forwarded from now on. What is held up is forwarded later.
+func (p *Proxy) Drop(up, down bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dropUp, p.dropDown = up, down
+	p.changed.Broadcast()
+}
+
+// Delay delays all that the server sends from now on.
+func (p *Proxy) Delay(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = d
+}
+
+// Cut closes all connections.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		c.Close()
+	}
+}
+
+func (p *Proxy) serve() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		go p.forward(client)
+	}
+}
+
+func (p *Proxy) forward(client net.Conn) {
+	defer client.Close()
+	if !p.await(func() bool { return p.dropUp }) {
+		return
+	}
+	server, err := net.Dial("tcp", p.to)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	p.mu.Lock()
+	p.conns[client], p.conns[server] = struct{}{}, struct{}{}
+	p.mu.Unlock()
+	var wg sync.WaitGroup
+	wg.Go(func() { p.copy(server, client, func() bool { return p.dropUp }, false) })
+	wg.Go(func() { p.copy(client, server, func() bool { return p.dropDown }, true) })
+	wg.Wait()
+	p.mu.Lock()
+	delete(p.conns, client)
+	delete(p.conns, server)
+	p.mu.Unlock()
+}
+
+// await waits until drops, which it calls with mu held, is false. It returns false at the end of the test.
+func (p *Proxy) await(drops func() bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for drops() && !p.closed {
+		p.changed.Wait()
+	}
+	return !p.closed
+}
+
+// copy forwards in one direction. It sends each chunk at its due time: if it slept before it reads the next one,
+// delays would add up.
+func (p *Proxy) copy(to, from net.Conn, drops func() bool, delayed bool) {
+	defer to.Close()
+	defer from.Close()
+	type chunk struct {
+		data []byte
+		due  time.Time
+	}
+	chunks := make(chan chunk, 1024)
+	go func() {
+		defer close(chunks)
+		for {
+			buf := make([]byte, 32<<10)
+			n, err := from.Read(buf)
+			if n > 0 {
+				due := time.Now()
+				if delayed {
+					p.mu.Lock()
+					due = due.Add(p.delay)
+					p.mu.Unlock()
+				}
+				chunks <- chunk{buf[:n], due}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	defer func() {
+		from.Close()
+		for range chunks {
+		}
+	}()
+	for c := range chunks {
+		time.Sleep(time.Until(c.due))
+		if !p.await(drops) {
+			return
+		}
+		if _, err := to.Write(c.data); err != nil {
+			return
+		}
+	}
+}

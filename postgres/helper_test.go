@@ -24,6 +24,9 @@ var common struct {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(helperEnv) != "" {
+		helperMain()
+	}
 	flag.Parse()
 	code := m.Run()
 	if common.server != nil {

@@ -77,17 +77,23 @@ func setKeepAlive(c *pgconn.Config, ttl time.Duration) {
 	}
 }
 
+// connectTimeout bounds an attempt to open a session. There will be another one.
+const connectTimeout = 10 * time.Second
+
+// once makes a statement take a single round trip: it is not prepared first.
+const once = pgx.QueryExecModeExec
+
 // connect opens a session. It waits until no holder from before the start of the server can take itself for
 // one. With try it returns errBusy instead.
 func (db *DB) connect(ctx context.Context, try bool) (*session, error) {
-	once, cancel := context.WithTimeout(ctx, db.options.ttl)
+	attempt, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := pgx.ConnectConfig(once, db.config)
+	conn, err := pgx.ConnectConfig(attempt, db.config)
 	if err != nil {
 		return nil, err
 	}
 	s := &session{db: db, conn: conn, lent: &conn.PgConn().CustomData()[lentKey].(*cancelHandler).lent}
-	wait, err := s.inspect(once)
+	wait, err := s.inspect(attempt)
 	switch {
 	case err != nil:
 	case wait > 0 && try:
@@ -119,7 +125,7 @@ func (s *session) inspect(ctx context.Context) (wait time.Duration, err error) {
 		SELECT pg_backend_pid(), current_setting('server_version_num')::int, pg_is_in_recovery(),
 			extract(epoch FROM clock_timestamp() - greatest(pg_postmaster_start_time(),
 				(SELECT stats_reset FROM pg_stat_bgwriter)))::float8,
-			(SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())`,
+			(SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())`, once,
 	).Scan(&s.pid, &version, &recovery, &up, &s.begin)
 	switch {
 	case err != nil:
@@ -144,37 +150,38 @@ func (s *session) inspect(ctx context.Context) (wait time.Duration, err error) {
 //
 // A sequence is reliable after a crash only if a commit waits for the disk.
 func (s *session) prepare(ctx context.Context) error {
-	once, cancel := context.WithTimeout(ctx, s.db.options.ttl)
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	ttl := s.db.options.ttl
-	ms := strconv.FormatInt(ttl.Milliseconds(), 10)
-	_, err := s.conn.Exec(once, `
+	seconds := strconv.Itoa(int((ttl + time.Second - 1) / time.Second))
+	_, err := s.conn.Exec(ctx, `
 		SELECT set_config(name, value, false) FROM (VALUES
 			('idle_session_timeout', $1), ('idle_in_transaction_session_timeout', $1),
-			('tcp_user_timeout', $1), ('tcp_keepalives_idle', $2), ('tcp_keepalives_interval', $2), ('tcp_keepalives_count', '3'),
+			('tcp_user_timeout', $1), ('tcp_keepalives_count', '3'),
+			('tcp_keepalives_idle', $2), ('tcp_keepalives_interval', $2),
 			('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
+			('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on')),
 			('application_name', 'fasteners')) AS v (name, value)
-		WHERE current_setting(name, true) IS NOT NULL`, ms, strconv.Itoa(int((ttl+time.Second-1)/time.Second)))
-	if err == nil {
-		_, err = s.conn.Exec(once, `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'`)
-	}
+		WHERE current_setting(name, true) IS NOT NULL`, once, milliseconds(ttl), seconds)
 	if err != nil {
 		return err
 	}
 	// So the server notices that the process of a waiter has exited. Not every system can tell.
-	_, err = s.conn.Exec(once, `SELECT set_config('client_connection_check_interval', $1, false)`,
-		strconv.FormatInt(min(ttl/4, time.Second).Milliseconds(), 10))
+	_, err = s.conn.Exec(ctx, `SELECT set_config('client_connection_check_interval', $1, false)`, once,
+		milliseconds(min(ttl/4, time.Second)))
 	if err != nil && !hasCode(err, "22023") {
 		return err
 	}
 	if s.db.options.sequence == "" {
 		return nil
 	}
-	if err := s.prepareSequence(once); err != nil {
+	if err := s.prepareSequence(ctx); err != nil {
 		return fmt.Errorf("sequence %s for tokens: %w", s.db.options.sequence, err)
 	}
 	return nil
 }
+
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
 // prepareSequence creates the sequence if it does not exist, and makes sure that its values are in order.
 func (s *session) prepareSequence(ctx context.Context) error {
@@ -182,7 +189,7 @@ func (s *session) prepareSequence(ctx context.Context) error {
 	for created := false; ; created = true {
 		var ordered bool
 		err := s.conn.QueryRow(ctx, `SELECT seqincrement > 0 AND seqcache = 1 AND NOT seqcycle FROM pg_sequence
-			WHERE seqrelid = to_regclass($1)`, name).Scan(&ordered)
+			WHERE seqrelid = to_regclass($1)`, once, name).Scan(&ordered)
 		switch {
 		case err == nil && !ordered:
 			return errors.New("it must ascend, not cycle, and not cache values")

@@ -197,21 +197,24 @@ func (s *Server) awaitReady() error {
 
 // Restart makes the server end without a word, and starts it again.
 func (s *Server) Restart() error {
-	s.stop()
+	s.Stop()
 	return s.start()
 }
 
-func (s *Server) stop() {
+// Stop makes the server end without a word.
+func (s *Server) Stop() {
 	if s.stdin != nil {
 		s.stdin.Close()
-		<-s.done
+		<-s.done // the shell has waited for the server, and that for its processes
 	}
-	// The shell has waited for the server, and that for its processes.
 }
+
+// Data returns the directory of the data base.
+func (s *Server) Data() string { return s.dir + "/data" }
 
 // Close stops the server and removes its directory.
 func (s *Server) Close() {
-	s.stop()
+	s.Stop()
 	_ = os.RemoveAll(s.dir)
 }
 

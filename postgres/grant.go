@@ -72,7 +72,7 @@ func (e *entry) keep(g *grant) (lost bool) {
 	db := e.db
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	g.timer = time.AfterFunc(g.ttl()-db.options.margin, g.expire)
+	g.timer = time.AfterFunc(now().until(instant(g.deadline.Load())), g.expire)
 	defer g.timer.Stop()
 	g.unlocking = !e.becomeHeldLocked(g)
 	for !g.over {
@@ -81,17 +81,17 @@ func (e *entry) keep(g *grant) (lost bool) {
 			g.endLocked()
 		case len(g.leaving) > 0 || len(g.holds) == 0:
 			g.departLocked()
-		case len(g.borrowers) > 0:
-			g.lendLocked()
 		case g.lost != nil && (now >= g.serverEnd() || db.closed):
 			g.endLocked()
+		case g.lost == nil && now >= g.sent.add(g.ttl()/4):
+			g.signLocked()
+		case g.lost == nil && g.wantsCheckLocked(now):
+			g.checkLocked()
+		case len(g.borrowers) > 0:
+			g.lendLocked()
 		case g.lost != nil:
 			// The session is not closed before the server ends it: the margin is for the holders.
 			g.waitLocked(now.until(g.serverEnd()))
-		case g.wantsCheckLocked(now):
-			g.checkLocked()
-		case now >= g.sent.add(g.ttl()/4):
-			g.signLocked()
 		default:
 			g.waitLocked(min(now.until(g.sent.add(g.ttl()/4)), g.untilCheckLocked(now)))
 		}
@@ -110,7 +110,7 @@ func (g *grant) serverEnd() instant {
 	return instant(g.deadline.Load()).add(g.entry.db.options.margin)
 }
 
-// call calls fn, which uses the session, without DB.mu. An error closes the session, and the lock is lost.
+// callLocked calls fn, which uses the session, without DB.mu. An error closes the session, and the lock is lost.
 // Before the server has ended the session, fn is not interrupted: that would close it.
 func (g *grant) callLocked(fn func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(g.entry.db.closing, max(now().until(g.serverEnd()), 0))
@@ -118,11 +118,17 @@ func (g *grant) callLocked(fn func(context.Context) error) error {
 	g.entry.db.mu.Unlock()
 	err := fn(ctx)
 	if err != nil {
+		g.lose(err) // first: closing the session releases the lock
 		g.session.close()
-		g.lose(err)
 	}
 	g.entry.db.mu.Lock()
 	return err
+}
+
+// lastsLocked reports whether somebody may become a holder. After this process was stopped, the timer may not
+// have run yet.
+func (g *grant) lastsLocked() bool {
+	return g.lost == nil && !g.unlocking && now() < instant(g.deadline.Load())
 }
 
 // extendLocked notes a sign of life that was answered. One that is answered after the deadline comes too late.
@@ -207,8 +213,8 @@ func (g *grant) departLocked() {
 // endLocked closes the session of a lock that is lost.
 func (g *grant) endLocked() {
 	g.entry.db.mu.Unlock()
-	g.session.close()
 	g.lose(errEnded)
+	g.session.close()
 	g.entry.db.mu.Lock()
 	g.over = true
 	for _, d := range g.leaving {
@@ -251,7 +257,7 @@ func (g *grant) checkLocked() {
 		}
 		g.joinUntil = now().add(joinTime)
 	}
-	if g.lost == nil {
+	if g.lastsLocked() {
 		g.entry.admitLocked(g)
 	}
 }
@@ -277,10 +283,14 @@ func (g *grant) check() {
 func (g *grant) lose(err error) {
 	db := g.entry.db
 	db.mu.Lock()
-	lost := g.loseLocked(err)
+	first := g.lost == nil && !g.over
+	holds := g.loseLocked(err)
 	db.mu.Unlock()
-	for _, h := range lost {
+	for _, h := range holds {
 		h.end()
+	}
+	if first {
+		db.log(slog.LevelInfo, "lost", g.entry.name, err)
 	}
 }
 
@@ -302,6 +312,5 @@ func (g *grant) loseLocked(err error) (holds []*hold) {
 	} else {
 		delete(e.db.entries, e.name)
 	}
-	e.db.log(slog.LevelInfo, "lost", e.name, err)
 	return holds
 }

@@ -68,7 +68,7 @@ func (db *DB) enter(name string, m mode, try bool, h *hold) *waiter {
 		db.entries[name] = e
 	}
 	w.entry = e
-	joins := m == shared && e.grant != nil && e.grant.mode == shared && !e.grant.unlocking
+	joins := m == shared && e.grant != nil && e.grant.mode == shared && e.grant.lastsLocked()
 	switch {
 	case joins && e.queue.Len() == 0 && now() < e.grant.joinUntil:
 		w.resolveLocked(e.grant, nil)
@@ -147,9 +147,9 @@ func (w *waiter) leave() error {
 
 // becomeHeldLocked makes the first waiter a holder, and if it is a reader, all those behind it up to the next
 // writer. It refuses the tries that would have to wait from now on. It returns false if nobody wants the lock
-// in the mode of the grant any more.
+// in the mode of the grant any more, or it came too late.
 func (e *entry) becomeHeldLocked(g *grant) bool {
-	if w := e.headLocked(); w == nil || w.mode != g.mode {
+	if w := e.headLocked(); w == nil || w.mode != g.mode || !g.lastsLocked() {
 		return false
 	}
 	e.grant, e.trouble = g, nil

@@ -144,8 +144,8 @@ func (g *grant) lendLocked() {
 	g.session.lent.Store(false)
 	if pg := g.session.conn.PgConn(); pg.IsClosed() || pg.IsBusy() || pg.TxStatus() != 'I' {
 		mu.Unlock()
-		g.session.close()
 		g.lose(errUnusable)
+		g.session.close()
 		mu.Lock()
 	}
 }

@@ -26,22 +26,34 @@ type Proxy struct {
 // NewProxy returns a proxy for the server at an address. It ends with the test.
 func NewProxy(tb testing.TB, to string) *Proxy {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p, err := StartProxy(to)
 	if err != nil {
 		tb.Fatal(err)
+	}
+	tb.Cleanup(p.Close)
+	return p
+}
+
+// StartProxy returns a proxy for the server at an address. The caller has to call Close.
+func StartProxy(to string) (*Proxy, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
 	}
 	p := &Proxy{Addr: l.Addr().String(), listener: l, to: to, conns: map[net.Conn]struct{}{}}
 	p.changed = sync.NewCond(&p.mu)
 	go p.serve()
-	tb.Cleanup(func() {
-		l.Close()
-		p.mu.Lock()
-		p.closed = true
-		p.changed.Broadcast()
-		p.mu.Unlock()
-		p.Cut()
-	})
-	return p
+	return p, nil
+}
+
+// Close ends the proxy and its connections.
+func (p *Proxy) Close() {
+	p.listener.Close()
+	p.mu.Lock()
+	p.closed = true
+	p.changed.Broadcast()
+	p.mu.Unlock()
+	p.Cut()
 }
 
 // Drop says in which directions nothing is forwarded from now on. What is held up is forwarded later.
@@ -101,7 +113,7 @@ func (p *Proxy) forward(client net.Conn) {
 	p.mu.Unlock()
 }
 
-// await waits until drops, which it calls with mu held, is false. It returns false at the end of the test.
+// await waits until drops, which it calls with mu held, is false. It returns false when the proxy is closed.
 func (p *Proxy) await(drops func() bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package postgres provides the locks of package fasteners between machines: on advisory locks of a PostgreSQL
-// server, version 14 or later.
+// Package postgres provides the locks of package fasteners between machines: on advisory locks of a
+// PostgreSQL server, version 14 or later.
 //
 //	config, err := pgx.ParseConfig(url)
 //	…
@@ -9,7 +9,7 @@
 //
 //	err = fasteners.WithLock(ctx, lock, func(ctx context.Context) error { // ctx ends if the lock is lost
 //		return postgres.InTx(ctx, func(tx pgx.Tx) error { // cannot commit without the lock
-//			_, err := tx.Exec(ctx, "UPDATE report SET …")
+//			_, err := tx.Exec(ctx, "UPDATE report SET total = total + 1")
 //			return err
 //		})
 //	})
@@ -20,26 +20,28 @@
 // goroutines of all programs that use the same name in the same data base. The server keeps the waiters in a
 // queue, in order of arrival, and tells the next one when the lock is released: nobody polls.
 //
-// A lock is a lease. The server releases it when it has heard nothing from its holder for the TTL ([WithTTL]):
-// its process was killed or stopped, or the network is down. The context of a hold is done before that, with
-// [fasteners.ErrLost] as its cause. After that, a holder that goes on can do harm. Where that matters, use one
-// of these:
+// A lock is a lease. The server releases it when it has heard nothing from its holder for the TTL
+// ([WithTTL]): its process was killed or stopped, or the network is down. The context of a hold is done
+// before that, with [fasteners.ErrLost] as its cause. After that, a holder that goes on can do harm.
+// Where that matters, use one of these:
 //
 //   - [InTx]: a transaction in the session that holds the lock. It cannot be committed without it.
 //   - The fencing token of the context ([fasteners.Token]): the resource has to refuse a token below the
 //     greatest that it has seen.
 //
-// The server can also end the session of a holder at any time: because an operator tells it to
-// (pg_terminate_backend), or one of its processes crashes, or somebody resets the TCP connection. The holder
-// gets to know that at once, unless it is cut off from the server at that time. After a crash, no lock is
-// granted until such a holder has given up. In the other cases another one can have the lock until then.
+// The server also ends the session, and so releases the lock, before the TTL is over if it loses the
+// connection (a TCP reset, a proxy or a NAT gateway that restarts), or if an operator tells it to
+// (pg_terminate_backend). The context of the hold is then done as soon as this process notices: usually
+// within milliseconds, but it can be later than when the next holder has the lock; and if the network is
+// down as well, as late as the TTL. After a restart of the server, or a crash of one of its processes, no
+// lock is granted until all holders from before have given up.
 //
 // # Failover
 //
-// Advisory locks are not replicated. A standby that becomes the primary server grants all locks anew, while
-// their holders still take themselves for such; and with asynchronous replication, the sequence of the tokens
-// can go back. Then only InTx helps, since it is the old server, if anybody, that commits the transaction. On a
-// standby, acquiring a lock fails.
+// Advisory locks are not replicated. A standby that becomes the primary server grants all locks anew,
+// while their holders still take themselves for such; and with asynchronous replication, the sequence of
+// the tokens can go back. Then only InTx helps, since it is the old server, if anybody, that commits the
+// transaction. On a standby, acquiring a lock fails.
 //
 // # Connections
 //

@@ -17,8 +17,8 @@ import (
 // shortTTL is the TTL of tests in which a lock is lost.
 const shortTTL = 2 * time.Second
 
-// mustBeTold checks that a holder has been told of its loss. It is called when somebody else has just acquired
-// the lock.
+// mustBeTold checks that a holder has been told of its loss. It is called when somebody else has just
+// acquired the lock.
 func mustBeTold(t *testing.T, held context.Context) {
 	t.Helper()
 	if held.Err() == nil {
@@ -92,8 +92,8 @@ func TestPartitions(t *testing.T) {
 	}
 }
 
-// TestHealed checks that a release after a partition tells the truth: if the session has survived, nobody else
-// has had the lock.
+// TestHealed checks that a release after a partition tells the truth: if the session has survived, nobody
+// else has had the lock.
 func TestHealed(t *testing.T) {
 	t.Parallel()
 	s := commonServer(t)
@@ -163,8 +163,8 @@ func TestInTxCutOff(t *testing.T) {
 	}
 }
 
-// TestServerStartsAnew checks that no lock is granted after the server has started anew, as long as a holder that
-// is cut off may still believe in its lock.
+// TestServerStartsAnew checks that no lock is granted after the server has started anew, as long as a
+// holder that is cut off may still believe in its lock.
 func TestServerStartsAnew(t *testing.T) {
 	for _, test := range []struct {
 		name  string

@@ -14,10 +14,10 @@ import (
 
 // A grant is a lock that the server has granted to a session, for one writer or for several readers.
 //
-// It is a lease: the server ends the session, and so releases the lock, when it has heard nothing for the TTL.
-// So this process sends signs of life, and takes the lock for lost a margin before the server can have
-// released it. It counts from the time when it has sent what the server has answered last: the answer may have
-// been on its way for as long as that.
+// It is a lease: the server ends the session, and so releases the lock, when it has heard nothing for the
+// TTL. So this process sends signs of life, and takes the lock for lost a margin before the server can
+// have released it. It counts from the time when it has sent what the server has answered last: the
+// answer may have been on its way for as long as that.
 //
 // DB.mu protects what is not atomic. The goroutine that keeps the grant uses the session.
 type grant struct {
@@ -67,7 +67,8 @@ func (g *grant) deadlineAfter(sent instant) instant {
 	return sent.add(g.ttl() - g.entry.db.options.margin)
 }
 
-// keep serves those who hold the lock until the last one has released it. It reports whether the lock is lost.
+// keep serves those who hold the lock until the last one has released it. It reports whether the lock is
+// lost.
 func (e *entry) keep(g *grant) (lost bool) {
 	db := e.db
 	db.mu.Lock()
@@ -110,8 +111,8 @@ func (g *grant) serverEnd() instant {
 	return instant(g.deadline.Load()).add(g.entry.db.options.margin)
 }
 
-// callLocked calls fn, which uses the session, without DB.mu. An error closes the session, and the lock is lost.
-// Before the server has ended the session, fn is not interrupted: that would close it.
+// callLocked calls fn, which uses the session, without DB.mu. An error closes the session, and the lock
+// is lost. Before the server has ended the session, fn is not interrupted: that would close it.
 func (g *grant) callLocked(fn func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(g.entry.db.closing, max(now().until(g.serverEnd()), 0))
 	defer cancel()
@@ -131,7 +132,8 @@ func (g *grant) lastsLocked() bool {
 	return g.lost == nil && !g.unlocking && now() < instant(g.deadline.Load())
 }
 
-// extendLocked notes a sign of life that was answered. One that is answered after the deadline comes too late.
+// extendLocked notes a sign of life that was answered. One that is answered after the deadline comes too
+// late.
 func (g *grant) extendLocked(sent instant) {
 	if g.lost == nil && now() < instant(g.deadline.Load()) {
 		g.sent = sent
@@ -171,8 +173,8 @@ func (g *grant) interruptLocked() {
 	}
 }
 
-// departLocked releases holds, and with the last one the lock. Each release waits for an answer of the server,
-// which proves that the session has had the lock until then.
+// departLocked releases holds, and with the last one the lock. Each release waits for an answer of the
+// server, which proves that the session has had the lock until then.
 func (g *grant) departLocked() {
 	leaving := g.leaving
 	g.leaving = nil

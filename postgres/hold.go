@@ -58,8 +58,8 @@ func (h *hold) release() error {
 	return <-d.result
 }
 
-// A heldContext is the context of a hold. It looks at the clock itself: after this process was stopped, a timer
-// may not have run yet.
+// A heldContext is the context of a hold. It looks at the clock itself: after this process was stopped, a
+// timer may not have run yet.
 type heldContext struct {
 	context.Context
 	hold *hold
@@ -243,8 +243,8 @@ func (h *handle) pathError(op string, err error) error {
 // even of exclusive ones, if all but the last are lost.
 type holds []*hold
 
-// take removes the oldest hold and returns it, or ErrNotAcquired. It is not one with a context, unless all have
-// one: these release their own.
+// take removes the oldest hold and returns it, or ErrNotAcquired. It is not one with a context, unless
+// all have one: these release their own.
 func (h *holds) take() (*hold, error) {
 	if len(*h) == 0 {
 		return nil, fasteners.ErrNotAcquired

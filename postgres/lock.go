@@ -29,27 +29,28 @@ func NewLock(db *DB, name string) *Lock { return &Lock{handle: handle{db: db, na
 // fails even if the lock is free. While the server cannot be reached, is being started, or has no connection
 // left, Acquire waits, too.
 //
-// If it fails, Acquire returns an [*fs.PathError], whose Path is the name, and the lock is not held. The error
-// wraps ctx.Err(), together with the last error of the server if the wait was for that; or [ErrClosed],
-// [ErrPooler], another error of the server, or [fs.ErrInvalid] if the name or an option is invalid.
+// If it fails, Acquire returns an [*fs.PathError], whose Path is the name, and the lock is not held. The
+// error wraps ctx.Err(), together with the last error of the server if the wait was for that; or
+// [ErrClosed], [ErrPooler], another error of the server, or [fs.ErrInvalid] if the name or an option is
+// invalid.
 //
 // The caller does not get to know when the lock is lost, before it releases it: see [Lock.Hold].
 func (l *Lock) Acquire(ctx context.Context) error { return l.acquireTo(ctx, exclusive, &l.holds) }
 
-// TryAcquire acquires the lock without waiting for it and reports whether it succeeded. It returns false and a
-// nil error if the lock is held, or if a goroutine of this process is waiting for it, or if the server was
-// started so recently that a holder from before may still take itself for one. If the server cannot be reached,
-// it returns an error.
+// TryAcquire acquires the lock without waiting for it and reports whether it succeeded. It returns false
+// and a nil error if the lock is held, or if a goroutine of this process is waiting for it, or if the
+// server was started so recently that a holder from before may still take itself for one. If the server
+// cannot be reached, it returns an error.
 func (l *Lock) TryAcquire(ctx context.Context) (bool, error) {
 	return l.tryAcquireTo(ctx, exclusive, &l.holds)
 }
 
 // Release releases the lock, which this or another goroutine acquired through l.
 //
-// If it returns nil, nobody else has had the lock since it was acquired: the server has said so. Its error
-// wraps [fasteners.ErrNotAcquired] if the lock was not held, and [fasteners.ErrLost] if somebody else may have
-// had it. Whatever the error, the lock is no longer held. If the server does not answer, Release waits until
-// the lock would have been lost.
+// If it returns nil, nobody else has had the lock since it was acquired: the server has said so. Its
+// error wraps [fasteners.ErrNotAcquired] if the lock was not held, and [fasteners.ErrLost] if somebody
+// else may have had it. Whatever the error, the lock is no longer held. If the server does not answer,
+// Release waits until the lock would have been lost.
 func (l *Lock) Release() error { return l.release(l.take(&l.holds)) }
 
 // Acquired reports whether the lock was acquired through l, and not yet released. It may have been lost. The

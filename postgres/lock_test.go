@@ -107,8 +107,8 @@ func TestCancelLeavesNothing(t *testing.T) {
 	must(t, waiter.ReleaseWriteLock())
 }
 
-// TestPlaceInQueue checks that a process keeps its place in the queue of the server when its first waiter gives
-// up.
+// TestPlaceInQueue checks that a process keeps its place in the queue of the server when its first waiter
+// gives up.
 func TestPlaceInQueue(t *testing.T) {
 	s := commonServer(t)
 	admin := s.Connect(t)
@@ -333,8 +333,8 @@ func TestInTx(t *testing.T) {
 	wantErr(t, postgres.InTx(held, func(pgx.Tx) error { return nil }), fasteners.ErrNotAcquired)
 }
 
-// TestLongTransaction checks that a lock is not lost while a statement takes longer than the TTL, and that others
-// that share the session can release their hold meanwhile.
+// TestLongTransaction checks that a lock is not lost while a statement takes longer than the TTL, and
+// that others that share the session can release their hold meanwhile.
 func TestLongTransaction(t *testing.T) {
 	t.Parallel()
 	s := commonServer(t)

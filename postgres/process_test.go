@@ -131,8 +131,8 @@ func TestKilledWaiter(t *testing.T) {
 	must(t, lock.Release())
 }
 
-// TestStoppedHolder checks that a process that was stopped for longer than the TTL finds its context done with
-// the first look.
+// TestStoppedHolder checks that a process that was stopped for longer than the TTL finds its context done
+// with the first look.
 func TestStoppedHolder(t *testing.T) {
 	t.Parallel()
 	s := commonServer(t)

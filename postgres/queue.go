@@ -11,16 +11,16 @@ import (
 // connection, in the mode of the first waiter, and keeps its place there when that gives up and the next one
 // wants the same.
 //
-// When a goroutine releases the lock, the server hands it on: to another process if one waits, and otherwise
-// to this one, which has asked for it again, for its next waiter. So processes take turns, whatever the number
-// of their goroutines.
+// When a goroutine releases the lock, the server hands it on: to another process if one waits, and
+// otherwise to this one, which has asked for it again, for its next waiter. So processes take turns,
+// whatever the number of their goroutines.
 //
 // DB.mu protects an entry. Every name that ends in Locked is of a function whose caller holds it.
 //
-// The table of lock files (internal/table) is not used here. Its descriptors do not end by themselves, while a
-// session can be lost with all its holds. It hands a lock on without asking anybody, while here each grant
-// needs a token of its own. And its goroutines wait in turn, while one that gives up here would cost the
-// process its place in the queue of the server.
+// The table of lock files (internal/table) is not used here. Its descriptors do not end by themselves,
+// while a session can be lost with all its holds. It hands a lock on without asking anybody, while here
+// each grant needs a token of its own. And its goroutines wait in turn, while one that gives up here
+// would cost the process its place in the queue of the server.
 type entry struct {
 	db      *DB
 	name    string
@@ -120,8 +120,8 @@ func (w *waiter) resolveLocked(g *grant, err error) {
 	close(w.resolved)
 }
 
-// leave ends the wait of w for a goroutine that gives up. What it was granted at the last moment it gives back.
-// It returns why the server could not be asked, or nil.
+// leave ends the wait of w for a goroutine that gives up. What it was granted at the last moment it gives
+// back. It returns why the server could not be asked, or nil.
 func (w *waiter) leave() error {
 	e := w.entry
 	e.db.mu.Lock()

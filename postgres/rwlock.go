@@ -33,8 +33,8 @@ func (l *ReaderWriterLock) AcquireReadLock(ctx context.Context) error {
 	return l.acquireTo(ctx, shared, &l.readers)
 }
 
-// TryAcquireReadLock acquires the lock for reading without waiting and reports whether it succeeded. It returns
-// false and a nil error if a writer holds the lock, or waits for it. Otherwise it behaves like
+// TryAcquireReadLock acquires the lock for reading without waiting and reports whether it succeeded. It
+// returns false and a nil error if a writer holds the lock, or waits for it. Otherwise it behaves like
 // [Lock.TryAcquire].
 func (l *ReaderWriterLock) TryAcquireReadLock(ctx context.Context) (bool, error) {
 	return l.tryAcquireTo(ctx, shared, &l.readers)

@@ -65,8 +65,8 @@ func (e *entry) serve() {
 	}
 }
 
-// next returns a context for the wait of the first waiter, and what that wants. If there is none, it gives the
-// session away, and returns a nil context.
+// next returns a context for the wait of the first waiter, and what that wants. If there is none, it
+// gives the session away, and returns a nil context.
 func (e *entry) next(s *session) (ctx context.Context, m mode, try bool, _ *session) {
 	e.db.mu.Lock()
 	defer e.db.mu.Unlock()

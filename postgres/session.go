@@ -115,8 +115,8 @@ func (db *DB) connect(ctx context.Context, try bool) (*session, error) {
 // inspect makes sure that the server's locks can be relied on. It returns for how long there may still be
 // holders from before the server's start.
 //
-// When one of its processes crashes, the server ends all sessions and starts anew, and all locks are free, but
-// pg_postmaster_start_time does not change. The statistics are then reset.
+// When one of its processes crashes, the server ends all sessions and starts anew, and all locks are
+// free, but pg_postmaster_start_time does not change. The statistics are then reset.
 func (s *session) inspect(ctx context.Context) (wait time.Duration, err error) {
 	var version int
 	var recovery bool

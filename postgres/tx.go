@@ -24,10 +24,10 @@ var errUnusable = errors.New("a transaction has left the session unusable")
 // writes was written under the lock, whatever has happened to this process or to the network. If InTx returns
 // an error of the commit, it is not known whether that was done.
 //
-// The lock stays held while a statement runs, however long that takes, and if its context ends. Between two
-// statements, fn must not take longer than the TTL: the server would end the session. Several calls of InTx in
-// one session take turns, as those of readers of one process do; so one within fn would wait until its context
-// is done.
+// The lock stays held while a statement runs, however long that takes, and if its context ends. Between
+// two statements, fn must not take longer than the TTL: the server would end the session. Several calls
+// of InTx in one session take turns, as those of readers of one process do; so one within fn would wait
+// until its context is done.
 //
 // The error wraps [fasteners.ErrNotAcquired] if ctx is not the context of a hold, or that is released, and
 // [fasteners.ErrLost] if the lock is lost.

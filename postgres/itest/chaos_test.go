@@ -168,7 +168,8 @@ func (c *chaos) increment(held context.Context) {
 	}
 }
 
-// breakSomething makes one fault, and heals it after a while.
+// breakSomething makes one fault, and heals it after a while. The server is never the first to lose a
+// connection, unless it starts anew: it would release the lock before the holder can know.
 func (c *chaos) breakSomething() {
 	p := c.proxies[rand.IntN(len(c.proxies))]
 	count := func(what string) { c.faults[what]++ }
@@ -227,8 +228,9 @@ func (c *chaos) crash() {
 	_ = conn.Close(background)
 }
 
-// TestChaos checks with faults of all kinds that no two holders that exclude each other believe in their hold at
-// the same time, that the history is linearizable, and that transactions under the lock lose no update.
+// TestChaos checks with faults of all kinds that no two holders that exclude each other believe in their
+// hold at the same time, that the history is linearizable, and that transactions under the lock lose no
+// update.
 //
 // It does so in rounds, each with a new server: long histories take too much time to check.
 func TestChaos(t *testing.T) {

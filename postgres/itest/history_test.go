@@ -96,7 +96,8 @@ var model = porcupine.Model{
 	DescribeOperation: func(in, _ any) string { return fmt.Sprint(in) },
 }
 
-// linearizable reports whether the history is one of a lock that is never held by two that exclude each other.
+// linearizable reports whether the history is one of a lock that is never held by two that exclude each
+// other.
 func (h *history) linearizable(t *testing.T) bool {
 	t.Helper()
 	start := time.Now()

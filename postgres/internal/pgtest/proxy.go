@@ -19,8 +19,14 @@ type Proxy struct {
 	dropUp   bool          // to the server
 	dropDown bool          // from it
 	delay    time.Duration // of what comes from it
-	conns    map[net.Conn]struct{}
+	links    map[*link]struct{}
 	closed   bool
+}
+
+// A link is a connection of a client, and the one to the server that belongs to it.
+type link struct {
+	client, server net.Conn
+	cut            bool // the server is not told when the connection of the client ends
 }
 
 // NewProxy returns a proxy for the server at an address. It ends with the test.
@@ -40,7 +46,7 @@ func StartProxy(to string) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{Addr: l.Addr().String(), listener: l, to: to, conns: map[net.Conn]struct{}{}}
+	p := &Proxy{Addr: l.Addr().String(), listener: l, to: to, links: map[*link]struct{}{}}
 	p.changed = sync.NewCond(&p.mu)
 	go p.serve()
 	return p, nil
@@ -50,10 +56,13 @@ func StartProxy(to string) (*Proxy, error) {
 func (p *Proxy) Close() {
 	p.listener.Close()
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.closed = true
 	p.changed.Broadcast()
-	p.mu.Unlock()
-	p.Cut()
+	for l := range p.links {
+		l.client.Close()
+		l.server.Close()
+	}
 }
 
 // Drop says in which directions nothing is forwarded from now on. What is held up is forwarded later.
@@ -71,12 +80,13 @@ func (p *Proxy) Delay(d time.Duration) {
 	p.delay = d
 }
 
-// Cut closes all connections.
+// Cut closes the connections of all clients. The server does not get to know that.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for c := range p.conns {
-		c.Close()
+	for l := range p.links {
+		l.cut = true
+		l.client.Close()
 	}
 }
 
@@ -99,18 +109,28 @@ func (p *Proxy) forward(client net.Conn) {
 	if err != nil {
 		return
 	}
-	defer server.Close()
+	l := &link{client: client, server: server}
 	p.mu.Lock()
-	p.conns[client], p.conns[server] = struct{}{}, struct{}{}
+	p.links[l] = struct{}{}
 	p.mu.Unlock()
 	var wg sync.WaitGroup
-	wg.Go(func() { p.copy(server, client, func() bool { return p.dropUp }, false) })
-	wg.Go(func() { p.copy(client, server, func() bool { return p.dropDown }, true) })
+	wg.Go(func() { p.copy(l, server, client, func() bool { return p.dropUp }, false) })
+	wg.Go(func() { p.copy(l, client, server, func() bool { return p.dropDown }, true) })
 	wg.Wait()
+	server.Close()
 	p.mu.Lock()
-	delete(p.conns, client)
-	delete(p.conns, server)
+	delete(p.links, l)
 	p.mu.Unlock()
+}
+
+// end closes both connections, but not that to the server if the link was cut.
+func (p *Proxy) end(l *link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.client.Close()
+	if !l.cut {
+		l.server.Close()
+	}
 }
 
 // await waits until drops, which it calls with mu held, is false. It returns false when the proxy is closed.
@@ -123,11 +143,9 @@ func (p *Proxy) await(drops func() bool) bool {
 	return !p.closed
 }
 
-// copy forwards in one direction. It sends each chunk at its due time: if it slept before it reads the next one,
-// delays would add up.
-func (p *Proxy) copy(to, from net.Conn, drops func() bool, delayed bool) {
-	defer to.Close()
-	defer from.Close()
+// copy forwards in one direction. It sends each chunk at its due time: if it slept before it reads the
+// next one, delays would add up.
+func (p *Proxy) copy(l *link, to, from net.Conn, drops func() bool, delayed bool) {
 	type chunk struct {
 		data []byte
 		due  time.Time
@@ -153,8 +171,8 @@ func (p *Proxy) copy(to, from net.Conn, drops func() bool, delayed bool) {
 		}
 	}()
 	defer func() {
-		from.Close()
-		for range chunks {
+		p.end(l)
+		for range chunks { // the server may go on until it ends the session
 		}
 	}()
 	for c := range chunks {

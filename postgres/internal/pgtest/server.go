@@ -75,8 +75,8 @@ func New() (*Server, error) {
 	return s, nil
 }
 
-// programs returns the directory of the server's programs: FASTENERS_TEST_POSTGRES, that of initdb in PATH, or
-// the newest one of Debian.
+// programs returns the directory of the server's programs: FASTENERS_TEST_POSTGRES, that of initdb in
+// PATH, or the newest one of Debian.
 func programs() (string, error) {
 	if dir := os.Getenv("FASTENERS_TEST_POSTGRES"); dir != "" {
 		return dir, nil

@@ -154,18 +154,24 @@ func TestCheckRefused(t *testing.T) {
 }
 
 // TestCheckReplaced checks locks whose waiters do not look whether the file that they have locked was
-// removed.
+// removed. On a slow machine a waiter can come too late to be caught, but not every time.
 func TestCheckReplaced(t *testing.T) {
 	program := buildChanged(t, "../../internal/table/acquire.go", "\tif same {", "\tif same || true {")
-	o := runForTest(t, program, nil, "check", "--json", t.TempDir())
-	o.mustHaveStatus(t, exitFailure)
-	var r checkReport
-	o.decode(t, &r)
-	for _, v := range r.Checks {
-		if (v.Result == fail) != (v.Name == "replaced") {
-			t.Errorf("got %+v", v)
+	for range 10 {
+		o := runForTest(t, program, nil, "check", "--json", t.TempDir())
+		var r checkReport
+		o.decode(t, &r)
+		for _, v := range r.Checks {
+			if v.Result == fail && v.Name != "replaced" {
+				t.Errorf("got %+v", v)
+			}
+		}
+		if !r.OK {
+			o.mustHaveStatus(t, exitFailure)
+			return
 		}
 	}
+	t.Error("a waiter with a removed file is not noticed")
 }
 
 // buildChanged builds the command with another text in one of its files.

@@ -160,12 +160,14 @@ func printJSON(out io.Writer, v any) error {
 }
 
 // untilInterrupted returns a context that ends with the first signal that asks the program to end. The
-// next one ends the program.
+// next one ends the program. Nor does the program end before it has removed its files because nobody reads
+// what it prints.
 func untilInterrupted(parent context.Context) (context.Context, context.CancelFunc) {
 	if parent == nil {
 		parent = context.Background()
 	}
 	ctx, cancel := context.WithCancelCause(parent)
+	signal.Ignore(syscall.SIGPIPE)
 	signals := make(chan os.Signal, 1)
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
 		if !signal.Ignored(s) { // as by nohup(1)

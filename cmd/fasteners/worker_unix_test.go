@@ -60,6 +60,27 @@ func TestInterrupt(t *testing.T) {
 	})
 }
 
+// TestClosedPipe runs the commands as in "fasteners check . | head -n 0".
+func TestClosedPipe(t *testing.T) {
+	program := buildForTest(t)
+	for _, args := range [][]string{{"check"}, {"check", "--json"}, {"stress", "--duration", "1s"}} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		dir := t.TempDir()
+		cmd := exec.Command(program, append(args, dir)...)
+		cmd.Stdout = w
+		_ = cmd.Run()
+		w.Close()
+		if cmd.ProcessState == nil || !cmd.ProcessState.Exited() {
+			t.Errorf("%v: %v", args, cmd.ProcessState)
+		}
+		mustBeEmpty(t, dir)
+	}
+}
+
 // startStress starts the command, and waits until it has a lock file.
 func startStress(t *testing.T, cmd *exec.Cmd, dir string) {
 	t.Helper()

@@ -188,10 +188,15 @@ func TestServerStartsAnew(t *testing.T) {
 			must(t, err)
 			p.Drop(true, true)
 			test.crash(t, s)
-			must(t, near.Acquire(background)) // after attempts while the server is away
+			next, releaseNext, err := near.Hold(background) // after attempts while the server is away
+			must(t, err)
 			mustBeTold(t, held)
 			wantErr(t, release(), fasteners.ErrLost)
-			must(t, near.Release())
+			first, _ := fasteners.Token(held)
+			if second, _ := fasteners.Token(next); second <= first {
+				t.Errorf("token %d after %d", second, first)
+			}
+			must(t, releaseNext())
 		})
 	}
 }

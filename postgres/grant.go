@@ -31,6 +31,7 @@ type grant struct {
 
 	sent      instant // of the last sign of life that was answered
 	holds     map[*hold]struct{}
+	readAt    instant // the end of the connection is noticed from then on
 	joinUntil instant // readers become holders without asking the server
 	checkAt   instant // the server is asked again then
 	unlocking bool    // nobody becomes a holder any more
@@ -54,6 +55,9 @@ const (
 
 	// If somebody waits, the readers that wait for that ask again, as it may have given up.
 	checkInterval = time.Second
+
+	// Most holds are short. To interrupt a read takes longer than to wait for so long before it.
+	readAfter = time.Millisecond
 )
 
 var (
@@ -75,6 +79,7 @@ func (e *entry) keep(g *grant) (lost bool) {
 	defer db.mu.Unlock()
 	g.timer = time.AfterFunc(now().until(instant(g.deadline.Load())), g.expire)
 	defer g.timer.Stop()
+	g.readAt = now().add(readAfter)
 	g.unlocking = !e.becomeHeldLocked(g)
 	for !g.over {
 		switch now := now(); {
@@ -156,8 +161,14 @@ func (g *grant) signLocked() {
 func (g *grant) waitLocked(d time.Duration) {
 	ctx, cancel := context.WithTimeout(g.entry.db.closing, d)
 	g.interrupt = cancel
+	first := now() < g.readAt
 	g.entry.db.mu.Unlock()
-	_, err := g.session.conn.WaitForNotification(ctx)
+	var err error
+	if first {
+		_ = sleep(ctx, readAfter)
+	} else {
+		_, err = g.session.conn.WaitForNotification(ctx)
+	}
 	cancel()
 	if g.session.conn.IsClosed() {
 		g.lose(err)

@@ -179,7 +179,8 @@ func TestServerStartsAnew(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			const ttl = 5 * time.Second
+			// If it took the server longer than that to start anew, this would prove nothing.
+			const ttl = 12 * time.Second
 			s := pgtest.Start(t)
 			p := pgtest.NewProxy(t, s.Addr)
 			far := postgres.NewLock(newDBAt(t, s, p.Addr, postgres.WithTTL(ttl)), t.Name())

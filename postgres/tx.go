@@ -29,6 +29,9 @@ var errUnusable = errors.New("a transaction has left the session unusable")
 // of InTx in one session take turns, as those of readers of one process do; so one within fn would wait
 // until its context is done.
 //
+// What fn sets in the session stays set for later holds. It must not change the timeouts of the session, or
+// release its advisory locks, as DISCARD ALL does: use SET LOCAL.
+//
 // The error wraps [fasteners.ErrNotAcquired] if ctx is not the context of a hold, or that is released, and
 // [fasteners.ErrLost] if the lock is lost.
 func InTx(ctx context.Context, fn func(pgx.Tx) error) error {

@@ -1,0 +1,236 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/go-fasteners/fasteners"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// The queue of a lock consists of one key for each acquire, which has the lease of its session:
+//
+//	<name>/q/w/<lease>-<number>   exclusive
+//	<name>/q/r/<lease>-<number>   shared
+//
+// Its order is that of the revisions at which the keys were created. An acquire has the lock once there
+// is no earlier key that it conflicts with: any for an exclusive one, an exclusive one for a shared one.
+// It waits only for the last one of these, its predecessor, so that a release wakes one waiter. That the
+// predecessor is gone need not mean that the lock is free: it can have given up while those before it
+// were still there. So the waiter looks again, and then it either has the lock or another predecessor.
+const queuePath = "/q/"
+
+// A mode is the part of a key that tells what it excludes.
+type mode string
+
+const (
+	exclusive mode = "w/"
+	shared    mode = "r/"
+)
+
+func (m mode) String() string {
+	if m == shared {
+		return "shared"
+	}
+	return "exclusive"
+}
+
+// conflicting returns the prefix of the keys that an acquire in this mode has to wait for.
+func (m mode) conflicting(name string) string {
+	if m == shared {
+		return name + queuePath + string(exclusive)
+	}
+	return name + queuePath
+}
+
+// A place is one acquire's place in the queue.
+type place struct {
+	handle *handle
+	lease  *lease
+	mode   mode
+	key    string
+	rev    int64 // at which the key was created, or 0 if it is not known to exist
+	waited bool  // for a predecessor
+
+	// unanswered means that a request to create the key had no answer. It can still arrive.
+	unanswered bool
+}
+
+// A predecessor is the key that a place has to wait for.
+type predecessor struct {
+	key  string // or "" if there is none
+	seen int64  // revision at which it was there
+}
+
+var (
+	errBusy    = errors.New("lock is held")
+	errRequeue = errors.New("place in the queue is gone")
+)
+
+func (h *handle) newPlace(l *lease, m mode) *place {
+	number := h.session.keys.Add(1)
+	key := h.name + queuePath + string(m) + fmt.Sprintf("%016x-%x", int64(l.id), number)
+	return &place{handle: h, lease: l, mode: m, key: key}
+}
+
+// wait acquires the lock, or only tries to and returns errBusy. A waiter that loses its lease, or its
+// key, queues again at the end.
+func (h *handle) wait(ctx context.Context, m mode, try bool) (*hold, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, withCause(ctx, err)
+		}
+		l, err := h.session.currentLease(ctx)
+		if ctx.Err() != nil {
+			return nil, withCause(ctx, ctx.Err())
+		}
+		if err != nil {
+			return nil, err
+		}
+		hold, err := h.waitWith(ctx, l, m, try)
+		if err != errRequeue {
+			return hold, err
+		}
+	}
+}
+
+// waitWith acquires the lock with that lease.
+func (h *handle) waitWith(ctx context.Context, l *lease, m mode, try bool) (*hold, error) {
+	both, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(l.ctx, cancel)()
+
+	p := h.newPlace(l, m)
+	before, err := p.enter(both, try)
+	for err == nil && before.key != "" {
+		p.waited = true
+		h.session.waitDeleted(both, before.key, before.seen)
+		before, err = p.look(both)
+	}
+	if err == nil {
+		hold := &hold{handle: h, lease: l, key: p.key, rev: p.rev, unanswered: p.unanswered}
+		if l.add(hold) {
+			return hold, nil
+		}
+	}
+	p.leave()
+	switch {
+	case ctx.Err() != nil && p.waited:
+		return nil, &fasteners.HeldError{Err: withCause(ctx, ctx.Err())}
+	case ctx.Err() != nil:
+		return nil, withCause(ctx, ctx.Err())
+	case errors.Is(err, rpctypes.ErrLeaseNotFound):
+		l.end(errLeaseGone)
+		return nil, errRequeue
+	case l.err() != nil:
+		return nil, errRequeue // if the session is closed, that is found out then
+	}
+	return nil, err
+}
+
+// enter creates the key, and returns the predecessor. It does both in one transaction, in the other
+// order. Since each acquire has a key of its own, the request can be repeated if there is no answer to
+// it.
+func (p *place) enter(ctx context.Context, try bool) (predecessor, error) {
+	for {
+		barrier := p.lease.barrier(p.handle.name)
+		conditions := []clientv3.Cmp{
+			clientv3.Compare(clientv3.CreateRevision(p.key), "=", 0),
+			clientv3.Compare(clientv3.ModRevision(p.barrierKey()), "=", barrier),
+		}
+		if try {
+			conflict := clientv3.CreateRevision(p.mode.conflicting(p.handle.name))
+			conditions = append(conditions, clientv3.Compare(conflict, "=", 0).WithPrefix())
+		}
+		var resp *clientv3.TxnResponse
+		err := p.session().call(ctx, func(ctx context.Context) (err error) {
+			resp, err = p.session().client.Txn(ctx).If(conditions...).
+				Then(p.lookFor(0), clientv3.OpPut(p.key, "", clientv3.WithLease(p.lease.id))).
+				Else(clientv3.OpGet(p.key), clientv3.OpGet(p.barrierKey(), clientv3.WithKeysOnly())).
+				Commit()
+			p.unanswered = p.unanswered || err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound)
+			return err
+		})
+		if err != nil {
+			return predecessor{}, err
+		}
+		if resp.Succeeded {
+			p.rev = resp.Header.Revision
+			return predecessorIn(resp), nil
+		}
+		if keys := resp.Responses[0].GetResponseRange().Kvs; len(keys) > 0 {
+			p.rev = keys[0].CreateRevision // by a try that had no answer
+			return p.look(ctx)
+		}
+		var current int64
+		if keys := resp.Responses[1].GetResponseRange().Kvs; len(keys) > 0 {
+			current = keys[0].ModRevision
+		}
+		if current == barrier {
+			return predecessor{}, errBusy
+		}
+		p.lease.setBarrier(p.handle.name, current)
+	}
+}
+
+// look returns the predecessor. Its error is errRequeue if the key is gone.
+func (p *place) look(ctx context.Context) (predecessor, error) {
+	var resp *clientv3.TxnResponse
+	err := p.session().call(ctx, func(ctx context.Context) (err error) {
+		resp, err = p.session().client.Txn(ctx).
+			If(clientv3.Compare(clientv3.CreateRevision(p.key), "=", p.rev)).
+			Then(p.lookFor(p.rev)).
+			Commit()
+		return err
+	})
+	switch {
+	case err != nil:
+		return predecessor{}, err
+	case !resp.Succeeded:
+		return predecessor{}, errRequeue
+	}
+	return predecessorIn(resp), nil
+}
+
+// lookFor asks for the predecessor of a key that was created at rev, or is not there yet if rev is 0.
+func (p *place) lookFor(rev int64) clientv3.Op {
+	opts := append(clientv3.WithLastCreate(), clientv3.WithKeysOnly())
+	if rev > 0 {
+		opts = append(opts, clientv3.WithMaxCreateRev(rev-1))
+	}
+	return clientv3.OpGet(p.mode.conflicting(p.handle.name), opts...)
+}
+
+// predecessorIn returns the predecessor in an answer to what begins with lookFor.
+func predecessorIn(resp *clientv3.TxnResponse) predecessor {
+	keys := resp.Responses[0].GetResponseRange().Kvs
+	if len(keys) == 0 {
+		return predecessor{}
+	}
+	return predecessor{key: string(keys[0].Key), seen: resp.Header.Revision}
+}
+
+func (p *place) session() *Session  { return p.handle.session }
+func (p *place) barrierKey() string { return barrierKey(p.handle.name, p.lease.id) }
+
+// leave deletes the key in the background, if there is one or can be one.
+func (p *place) leave() {
+	if p.rev != 0 || p.unanswered {
+		p.lease.cleanUp(p.handle.name, p.key, p.unanswered)
+	}
+}
+
+// validateName returns what is wrong with the name of a lock. Keys of locks with other names never are in
+// a queue: that of "a" has the prefix "a/q/".
+func validateName(name string) string {
+	switch {
+	case name == "":
+		return "empty name"
+	case strings.Contains(name+"/", queuePath):
+		return `"/q" in name`
+	}
+	return ""
+}

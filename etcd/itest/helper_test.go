@@ -1,0 +1,3 @@
+package itest
+
+func runHelper() {}

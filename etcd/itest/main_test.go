@@ -58,7 +58,7 @@ func addrs[A interface{ Addr() string }](all []A) []string {
 
 func newClient(t testing.TB, addrs ...string) *clientv3.Client {
 	t.Helper()
-	c, err := cluster.Client(addrs...)
+	c, err := cluster.Client(addrs)
 	if err != nil {
 		t.Fatal(err)
 	}

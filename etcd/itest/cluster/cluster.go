@@ -91,15 +91,15 @@ func members(dir string, n int, noSync bool) ([]member, error) {
 }
 
 // Client returns a client of the members with those addresses, with the settings that the README
-// recommends.
-func Client(addrs ...string) (*clientv3.Client, error) {
+// recommends, and more options if there are any.
+func Client(addrs []string, more ...grpc.DialOption) (*clientv3.Client, error) {
 	connect := grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: 2 * time.Second}
 	connect.Backoff.BaseDelay, connect.Backoff.MaxDelay = 100*time.Millisecond, 2*time.Second
 	return clientv3.New(clientv3.Config{
 		Endpoints:            addrs,
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 3 * time.Second,
-		DialOptions:          []grpc.DialOption{grpc.WithConnectParams(connect)},
+		DialOptions:          append(more, grpc.WithConnectParams(connect)),
 		Logger:               zap.NewNop(),
 	})
 }

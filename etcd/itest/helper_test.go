@@ -1,3 +1,0 @@
-package itest
-
-func runHelper() {}

@@ -1,0 +1,150 @@
+package itest
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/etcd"
+	"github.com/go-fasteners/fasteners/etcd/itest/cluster"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// TestCutOff cuts a holder off, and checks that its context is done before the next one has the lock, and
+// that what it writes after that is refused.
+func TestCutOff(t *testing.T) {
+	t.Parallel()
+	addr := embedded(t)
+	for name, fail := range map[string]func(*cluster.Proxy){
+		"nothing arrives":        func(p *cluster.Proxy) { p.Forward(false, false) },
+		"no request arrives":     func(p *cluster.Proxy) { p.Forward(false, true) },
+		"no answer arrives":      func(p *cluster.Proxy) { p.Forward(true, false) },
+		"no connection":          func(p *cluster.Proxy) { p.Forward(false, false); p.Cut() },
+		"answers late, then cut": func(p *cluster.Proxy) { p.Forward(false, false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			proxy := newProxies(t, addr)[0]
+			far, near := newClient(t, proxy.Addr()), newClient(t, addr)
+			held, release, err := etcd.NewLock(newSession(t, far), name).Hold(bg)
+			must(t, err)
+			done := held.Done()
+			if name == "answers late, then cut" {
+				proxy.Delay(300 * time.Millisecond)
+			}
+			next := etcd.NewLock(newSession(t, near), name)
+			acquired := inBackground(func() error { return next.Acquire(bg) })
+			awaitKeys(t, near, name, 2)
+			time.Sleep(rand.N(ttl / 2)) // the lease may be kept alive, or not, when the connection fails
+			if held.Err() != nil {
+				t.Fatal("lost before the cut: ", context.Cause(held))
+			}
+			fail(proxy)
+			must(t, <-acquired)
+			select {
+			case <-done:
+			default:
+				t.Error("the next one has the lock, and the holder has not been told")
+			}
+			if cause := context.Cause(held); !errors.Is(cause, fasteners.ErrLost) {
+				t.Error(cause)
+			}
+			proxy.Forward(true, true)
+			for { // a connection may have to be made again
+				_, err := etcd.Commit(context.WithoutCancel(held), clientv3.OpPut("cut off", ""))
+				if err == nil {
+					t.Fatal("a write of a former holder is not refused")
+				}
+				if errors.Is(err, fasteners.ErrLost) {
+					break
+				}
+			}
+			if err := release(); !errors.Is(err, fasteners.ErrLost) {
+				t.Error(err)
+			}
+			must(t, next.Release())
+		})
+	}
+}
+
+// TestLateAnswers holds a lock for longer than the TTL while each answer takes more than a third of that.
+func TestLateAnswers(t *testing.T) {
+	t.Parallel()
+	addr := embedded(t)
+	proxy := newProxies(t, addr)[0]
+	far, near := newClient(t, proxy.Addr()), newClient(t, addr)
+	l := etcd.NewLock(newSession(t, far, etcd.WithTTL(6*time.Second)), "late")
+	held, release, err := l.Hold(bg)
+	must(t, err)
+	proxy.Delay(2200 * time.Millisecond)
+	next := etcd.NewLock(newSession(t, near), "late")
+	acquired := inBackground(func() error { return next.Acquire(bg) })
+	select {
+	case <-acquired:
+		t.Fatal("two holders")
+	case <-held.Done():
+		t.Fatal(context.Cause(held))
+	case <-time.After(10 * time.Second):
+	}
+	must(t, release())
+	must(t, <-acquired)
+}
+
+// TestDeadLinks lets the links of a client to the members of a cluster die, one after the other. The
+// holder keeps the lock for longer than the TTL, and can release it; and a waiter gets the lock.
+func TestDeadLinks(t *testing.T) {
+	t.Parallel()
+	members := processes(t, 3, true)
+	proxies := newProxies(t, addrs(members)...)
+	far, near := newClient(t, addrs(proxies)...), newClient(t, addrs(members)...)
+	s := newSession(t, far, etcd.WithTTL(4*time.Second))
+	held, other := etcd.NewLock(s, "held"), etcd.NewLock(newSession(t, near), "waited for")
+	waiter := etcd.NewLock(s, "waited for")
+	for i, p := range proxies {
+		ctx, release, err := held.Hold(bg)
+		must(t, err)
+		must(t, other.Acquire(bg))
+		acquired := inBackground(func() error { return waiter.Acquire(bg) })
+		awaitKeys(t, near, "waited for", 2)
+		p.Forward(false, false)
+		select {
+		case <-ctx.Done():
+			t.Errorf("link %d: %v", i, context.Cause(ctx))
+		case <-time.After(6 * time.Second):
+		}
+		must(t, other.Release())
+		must(t, <-acquired)
+		must(t, waiter.Release())
+		must(t, release())
+		p.Forward(true, true)
+	}
+}
+
+// TestCanceledBehindDeadLink cancels an acquire on a connection that is dead until later.
+func TestCanceledBehindDeadLink(t *testing.T) {
+	t.Parallel()
+	addr := embedded(t)
+	proxy := newProxies(t, addr)[0]
+	far, near := newClient(t, proxy.Addr()), newClient(t, addr)
+	l, next := etcd.NewLock(newSession(t, far, etcd.WithTTL(time.Minute)), "dead"), etcd.NewLock(newSession(t, near), "dead")
+	for _, requests := range []bool{true, false} {
+		must(t, l.Acquire(bg))
+		must(t, l.Release())
+		proxy.Forward(requests, false)
+		ctx, cancel := context.WithCancel(bg)
+		err := inBackground(func() error { return l.Acquire(ctx) })
+		if requests {
+			awaitKeys(t, near, "dead", 1)
+		}
+		cancel()
+		if err := <-err; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		proxy.Forward(true, true)
+		must(t, next.Acquire(bg))
+		must(t, next.Release())
+	}
+}

@@ -3,6 +3,7 @@ module github.com/go-fasteners/fasteners/etcd/itest
 go 1.25.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/go-fasteners/fasteners v0.0.0
 	github.com/go-fasteners/fasteners/etcd v0.0.0
 	go.etcd.io/etcd/api/v3 v3.6.14

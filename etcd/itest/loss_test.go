@@ -114,7 +114,7 @@ func TestLostAndAcquiredAgain(t *testing.T) {
 	l := etcd.NewLock(newSession(t, c), "again")
 	_, release, err := l.Hold(bg)
 	must(t, err)
-	revokeLeases(t, c, "again")
+	revokeHolders(t, c, "again")
 	held, releaseSecond, err := l.Hold(bg)
 	must(t, err)
 	if err := release(); !errors.Is(err, fasteners.ErrLost) {

@@ -114,6 +114,24 @@ func awaitKeys(t testing.TB, c *clientv3.Client, name string, n int) {
 	}
 }
 
+// revokeHolders revokes the leases of all holders of a lock, but not those of its waiters.
+func revokeHolders(t testing.TB, c *clientv3.Client, name string) {
+	t.Helper()
+	byAge := clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend)
+	resp, err := c.Get(context.Background(), name+"/q/", clientv3.WithPrefix(), byAge)
+	must(t, err)
+	for i, kv := range resp.Kvs {
+		write := strings.HasPrefix(string(kv.Key), name+"/q/w/")
+		if i > 0 && write {
+			return
+		}
+		_, _ = c.Revoke(context.Background(), clientv3.LeaseID(kv.Lease)) // several can have one
+		if write {
+			return
+		}
+	}
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

@@ -209,20 +209,10 @@ func TestUnansweredRelease(t *testing.T) {
 	r = i.next(false, true)
 	err := inBackground(l.Release)
 	<-r.sent
-	revokeLeases(t, admin, "release")
+	revokeHolders(t, admin, "release")
 	if err := <-err; !errors.Is(err, fasteners.ErrLost) {
 		t.Error(err)
 	}
 	close(r.arrive)
 	<-r.done
-}
-
-// revokeLeases revokes the leases of all holders of a lock, and those that wait for it.
-func revokeLeases(t *testing.T, c *clientv3.Client, name string) {
-	t.Helper()
-	resp, err := c.Get(bg, name+"/q/", clientv3.WithPrefix())
-	must(t, err)
-	for _, kv := range resp.Kvs {
-		_, _ = c.Revoke(bg, clientv3.LeaseID(kv.Lease)) // it may be the same
-	}
 }

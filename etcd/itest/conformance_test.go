@@ -1,0 +1,33 @@
+package itest
+
+import (
+	"testing"
+
+	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/etcd"
+	"github.com/go-fasteners/fasteners/lockertest"
+)
+
+func TestConformance(t *testing.T) {
+	addr := embedded(t)
+	admin := newClient(t, addr)
+	shared := newSession(t, admin)
+	for name, session := range map[string]func(*testing.T) *etcd.Session{
+		"one session":  func(*testing.T) *etcd.Session { return shared },
+		"own sessions": func(t *testing.T) *etcd.Session { return newSession(t, newClient(t, addr)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			lockertest.Test(t, lockertest.Locks{
+				NewLock: func(t *testing.T, name string) fasteners.Locker {
+					return etcd.NewLock(session(t), name)
+				},
+				NewReaderWriterLock: func(t *testing.T, name string) fasteners.ReaderWriterLocker {
+					return etcd.NewReaderWriterLock(session(t), name)
+				},
+				Lose:     func(t *testing.T, name string) { revokeHolders(t, admin, name) },
+				Tokens:   true,
+				OneQueue: true,
+			})
+		})
+	}
+}

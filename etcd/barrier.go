@@ -47,33 +47,38 @@ func (l *lease) setBarrier(name string, rev int64) {
 	l.barriers[name] = rev
 }
 
-// cleanUp deletes a key in the background, until etcd says that it is gone. If a request that creates it
-// may still arrive, it writes the barrier, too.
+// cleanUp deletes the key in the background, until etcd says that it is gone. If a request that creates
+// it may still arrive, it writes the barrier, too.
 //
 // It does so even if the lease is lost here: etcd may have kept it, and after a restart keeps it for
 // another TTL. But it never revokes the lease, which would take the time to stop from those that hold
 // other locks.
-func (l *lease) cleanUp(name, key string, unanswered bool) {
-	ops := []clientv3.Op{clientv3.OpDelete(key)}
-	if unanswered {
-		ops = append(ops, putBarrier(name, l.id))
+func (p *place) cleanUp() {
+	l, s := p.lease, p.session()
+	ops := []clientv3.Op{clientv3.OpDelete(p.key)}
+	if p.unanswered {
+		ops = append(ops, putBarrier(p.handle.name, l.id))
 	}
-	l.session.start(func() {
-		// As long as the lease lives and the key cannot be deleted, others wait in vain. At some time it
-		// is better to lose the lease.
+	s.start(func() {
+		// As long as the lease lives and the key cannot be deleted, others wait without end. After some
+		// time it is better to lose the lease.
 		giveUp := time.AfterFunc(3*l.ttl, func() { l.end(errNoCleanup) })
 		defer giveUp.Stop()
-		ctx, cancel := context.WithTimeout(l.session.ctx, 10*l.ttl)
+		ctx, cancel := context.WithTimeout(s.ctx, 10*l.ttl)
 		defer cancel()
+		tries := 0
 		var resp *clientv3.TxnResponse
-		err := l.session.call(ctx, func(ctx context.Context) (err error) {
-			resp, err = l.session.client.Txn(ctx).Then(ops...).Commit()
+		err := s.call(ctx, func(ctx context.Context) (err error) {
+			tries++
+			resp, err = s.client.Txn(ctx).Then(ops...).Commit()
 			return err
 		})
 		switch {
-		case err == nil && unanswered:
-			l.setBarrier(name, resp.Header.Revision)
-		case err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) && l.session.ctx.Err() == nil:
+		case err == nil && p.unanswered:
+			l.setBarrier(p.handle.name, resp.Header.Revision)
+		case err == nil && tries == 1:
+			l.putBack(p.number)
+		case err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) && s.ctx.Err() == nil:
 			l.end(errNoCleanup)
 		}
 	})

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -64,7 +65,7 @@ func Commit(ctx context.Context, ops ...clientv3.Op) (*clientv3.TxnResponse, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.lease.ttl)
 	defer cancel()
-	resp, err := h.handle.session.client.Txn(ctx).If(h.isMine()).Then(ops...).Commit()
+	resp, err := h.session().client.Txn(ctx).If(h.isMine()).Then(ops...).Commit()
 	if err == nil && !resp.Succeeded {
 		err = h.refused()
 	}
@@ -79,5 +80,5 @@ func (h *hold) refused() error {
 	h.lose(errKeyGone)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return cmpOr(h.lost, fasteners.ErrNotAcquired)
+	return fmt.Errorf("nothing was written: %w", cmp.Or(h.lost, fasteners.ErrNotAcquired))
 }

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -13,13 +14,7 @@ import (
 
 // A hold is a lock that is held.
 type hold struct {
-	handle *handle
-	lease  *lease
-	key    string
-	rev    int64 // at which the key was created: the token
-
-	// unanswered means that a request to create the key had no answer. It can still arrive.
-	unanswered bool
+	*place // with a key that was created at rev: the token
 
 	mu    sync.Mutex
 	lost  error // or nil
@@ -40,7 +35,7 @@ func (h *hold) begin(parent context.Context) *heldContext {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.ctx, h.cancel = context.WithCancelCause(fasteners.ContextWithToken(parent, h.rev))
-	h.watch = time.AfterFunc(watchAfter, func() { h.handle.session.start(h.watchKey) })
+	h.watch = time.AfterFunc(watchAfter, func() { h.session().start(h.watchKey) })
 	if h.lost != nil {
 		h.cancel(h.lost)
 	}
@@ -49,15 +44,10 @@ func (h *hold) begin(parent context.Context) *heldContext {
 
 // watchKey ends the context if the key is deleted. Nothing of this package does so.
 func (h *hold) watchKey() {
-	s := h.handle.session
+	s := h.session()
 	for h.ctx.Err() == nil {
-		s.waitDeleted(h.ctx, h.key, h.rev)
-		var resp *clientv3.GetResponse
-		err := s.call(h.ctx, func(ctx context.Context) (err error) {
-			resp, err = s.client.Get(ctx, h.key, clientv3.WithKeysOnly())
-			return err
-		})
-		if err == nil && len(resp.Kvs) == 0 {
+		s.waitDeleted(h.ctx, predecessor{key: h.key, rev: h.rev, seen: h.rev})
+		if rev, err := s.created(h.ctx, h.key); err == nil && rev != h.rev {
 			h.lose(errKeyGone)
 		}
 		sleep(h.ctx, minPause)
@@ -115,7 +105,7 @@ func (h *hold) release() error {
 	defer cancel()
 	var resp *clientv3.TxnResponse
 	tries := 0
-	err := h.handle.session.call(ctx, func(ctx context.Context) (err error) {
+	err := h.session().call(ctx, func(ctx context.Context) (err error) {
 		then, otherwise := []clientv3.Op{clientv3.OpDelete(h.key)}, []clientv3.Op{}
 		if tries > 0 {
 			otherwise = append(otherwise, putBarrier(h.handle.name, h.lease.id))
@@ -124,35 +114,30 @@ func (h *hold) release() error {
 			then = append(then, putBarrier(h.handle.name, h.lease.id))
 		}
 		tries++
-		resp, err = h.handle.session.client.Txn(ctx).If(h.isMine()).Then(then...).Else(otherwise...).Commit()
+		resp, err = h.session().client.Txn(ctx).If(h.isMine()).Then(then...).Else(otherwise...).Commit()
 		return err
 	})
 	switch {
 	case err == nil && (resp.Succeeded || tries > 1 && lost != errKeyGone):
+		if tries == 1 && !h.unanswered {
+			h.lease.putBack(h.number)
+		}
 		return nil
 	case err == nil:
-		return cmpOr(lost, errKeyGone)
+		return cmp.Or(lost, errKeyGone)
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
-		return cmpOr(lost, errLeaseGone)
+		return cmp.Or(lost, errLeaseGone)
 	}
-	h.lease.cleanUp(h.handle.name, h.key, true)
-	return cmpOr(lost, h.lease.err(), errNoDeletion)
+	h.unanswered = true
+	h.cleanUp()
+	return cmp.Or(lost, h.lease.err(), errNoDeletion)
 }
 
 // untilDeadline returns a context for a release. It is done when the lease is lost, but if it is lost
 // already the time of one try is left to find out whether etcd has kept it.
 func (h *hold) untilDeadline() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
-	grace := h.handle.session.firstTry()
+	grace := h.session().firstTry()
 	stop := context.AfterFunc(h.lease.ctx, func() { time.AfterFunc(grace, cancel) })
 	return ctx, func() { stop(); cancel() }
-}
-
-func cmpOr(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -41,6 +41,8 @@ type lease struct {
 	timer    *time.Timer   // at the deadline
 	holds    map[*hold]struct{}
 	barriers map[string]int64 // by the name of a lock: see barrier.go
+	numbers  uint64           // of keys that were used
+	free     []uint64         // those that can be used again
 }
 
 func newLease(s *Session, id clientv3.LeaseID, ttl, sent time.Duration) *lease {
@@ -113,6 +115,27 @@ func (l *lease) remove(h *hold) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.holds, h)
+}
+
+// takeNumber returns a number for a key that no other key has.
+func (l *lease) takeNumber() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if last := len(l.free) - 1; last >= 0 {
+		number := l.free[last]
+		l.free = l.free[:last]
+		return number
+	}
+	l.numbers++
+	return l.numbers
+}
+
+// putBack lets the number be used again. Its key must be gone, and every request about it answered: one
+// that arrives late could create the next key with this number, or delete it.
+func (l *lease) putBack(number uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.free = append(l.free, number)
 }
 
 // keepAlive sends signs of life until the lease is lost. If there is no answer to one, it sends another,

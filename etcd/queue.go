@@ -46,11 +46,16 @@ func (m mode) conflicting(name string) string {
 	return name + queuePath
 }
 
+// The number of a key is used again once the key is gone: etcd remembers the name of each key that was
+// deleted until its history is compacted, and with more of them in a queue each look takes longer. So a
+// key is known by its name and the revision at which it was created.
+
 // A place is one acquire's place in the queue.
 type place struct {
 	handle *handle
 	lease  *lease
 	mode   mode
+	number uint64 // in the key
 	key    string
 	rev    int64 // at which the key was created, or 0 if it is not known to exist
 	waited bool  // for a predecessor
@@ -62,7 +67,8 @@ type place struct {
 // A predecessor is the key that a place has to wait for.
 type predecessor struct {
 	key  string // or "" if there is none
-	seen int64  // revision at which it was there
+	rev  int64  // at which it was created
+	seen int64  // at which it was there
 }
 
 var (
@@ -71,9 +77,9 @@ var (
 )
 
 func (h *handle) newPlace(l *lease, m mode) *place {
-	number := h.session.keys.Add(1)
+	number := l.takeNumber()
 	key := h.name + queuePath + string(m) + fmt.Sprintf("%016x-%x", int64(l.id), number)
-	return &place{handle: h, lease: l, mode: m, key: key}
+	return &place{handle: h, lease: l, mode: m, number: number, key: key}
 }
 
 // wait acquires the lock, or only tries to and returns errBusy. A waiter that loses its lease, or its
@@ -107,11 +113,11 @@ func (h *handle) waitWith(ctx context.Context, l *lease, m mode, try bool) (*hol
 	before, err := p.enter(both, try)
 	for err == nil && before.key != "" {
 		p.waited = true
-		h.session.waitDeleted(both, before.key, before.seen)
+		h.session.waitDeleted(both, before)
 		before, err = p.look(both)
 	}
 	if err == nil {
-		hold := &hold{handle: h, lease: l, key: p.key, rev: p.rev, unanswered: p.unanswered}
+		hold := &hold{place: p}
 		if l.add(hold) {
 			return hold, nil
 		}
@@ -210,7 +216,7 @@ func predecessorIn(resp *clientv3.TxnResponse) predecessor {
 	if len(keys) == 0 {
 		return predecessor{}
 	}
-	return predecessor{key: string(keys[0].Key), seen: resp.Header.Revision}
+	return predecessor{key: string(keys[0].Key), rev: keys[0].CreateRevision, seen: resp.Header.Revision}
 }
 
 func (p *place) session() *Session  { return p.handle.session }
@@ -219,7 +225,9 @@ func (p *place) barrierKey() string { return barrierKey(p.handle.name, p.lease.i
 // leave deletes the key in the background, if there is one or can be one.
 func (p *place) leave() {
 	if p.rev != 0 || p.unanswered {
-		p.lease.cleanUp(p.handle.name, p.key, p.unanswered)
+		p.cleanUp()
+	} else {
+		p.lease.putBack(p.number)
 	}
 }
 

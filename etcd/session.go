@@ -29,7 +29,6 @@ var errLostByClose = fmt.Errorf("%w: %w", fasteners.ErrLost, ErrClosed)
 type Session struct {
 	client  *clientv3.Client
 	options options
-	keys    atomic.Uint64 // number of keys that were named
 	stream  atomic.Uint64 // see watch.go
 
 	// ctx is done when the session is closed, and nothing is to be done any more in the background.

@@ -27,13 +27,13 @@ func watchContext(ctx context.Context, stream uint64) context.Context {
 // leaveStream makes later watches use another stream, if they use this one now.
 func (s *Session) leaveStream(stream uint64) { s.stream.CompareAndSwap(stream, stream+1) }
 
-// waitDeleted waits until a key is deleted that was there at the revision seen. It also returns if ctx is
-// done or the watch fails, so the caller must look.
+// waitDeleted waits until that key is deleted. It also returns if ctx is done or the watch fails, so the
+// caller must look.
 //
 // It watches from now on, and not from that revision: etcd serves a watch that begins in the past up to
 // 100 ms later. That the key was deleted in between it finds out by asking, once the watch has begun, if
 // there was any change of etcd at all. It also asks from time to time, as the connection can be dead.
-func (s *Session) waitDeleted(ctx context.Context, key string, seen int64) {
+func (s *Session) waitDeleted(ctx context.Context, p predecessor) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream := s.stream.Load()
@@ -43,7 +43,7 @@ func (s *Session) waitDeleted(ctx context.Context, key string, seen int64) {
 	})
 	defer tooLate.Stop()
 	// Watch returns when the watch has begun.
-	events := s.client.Watch(watchContext(ctx, stream), key, clientv3.WithFilterPut(), clientv3.WithCreatedNotify())
+	events := s.client.Watch(watchContext(ctx, stream), p.key, clientv3.WithFilterPut(), clientv3.WithCreatedNotify())
 	tooLate.Stop()
 	interval := s.options.ttl / 2
 	ask := time.NewTimer(interval)
@@ -57,11 +57,11 @@ func (s *Session) waitDeleted(ctx context.Context, key string, seen int64) {
 			case !ok || resp.Err() != nil:
 				sleep(ctx, minPause)
 				return
-			case resp.Created && resp.Header.Revision > seen && !s.exists(ctx, key):
+			case resp.Created && resp.Header.Revision > p.seen && !s.exists(ctx, p):
 				return
 			}
 		case <-ask.C:
-			if !s.exists(ctx, key) {
+			if !s.exists(ctx, p) {
 				s.leaveStream(stream) // which ought to have told
 				return
 			}
@@ -72,11 +72,20 @@ func (s *Session) waitDeleted(ctx context.Context, key string, seen int64) {
 
 // exists reports whether the key exists. If there is no answer, it says that it does not, so that its
 // caller looks for itself.
-func (s *Session) exists(ctx context.Context, key string) bool {
+func (s *Session) exists(ctx context.Context, p predecessor) bool {
+	rev, err := s.created(ctx, p.key)
+	return err == nil && rev == p.rev
+}
+
+// created returns the revision at which the key was created, or 0 if it does not exist.
+func (s *Session) created(ctx context.Context, key string) (rev int64, err error) {
 	var resp *clientv3.GetResponse
-	err := s.call(ctx, func(ctx context.Context) (err error) {
+	err = s.call(ctx, func(ctx context.Context) (err error) {
 		resp, err = s.client.Get(ctx, key, clientv3.WithKeysOnly())
 		return err
 	})
-	return err == nil && len(resp.Kvs) > 0
+	if err != nil || len(resp.Kvs) == 0 {
+		return 0, err
+	}
+	return resp.Kvs[0].CreateRevision, nil
 }

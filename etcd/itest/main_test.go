@@ -2,7 +2,9 @@ package itest
 
 import (
 	"context"
+	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -21,15 +23,46 @@ func TestMain(m *testing.M) {
 // ttl is that of most sessions here. It is short, so that the tests of lost leases do not take long.
 const ttl = 3 * time.Second
 
-// embedded starts a cluster of one member in this process, and returns its address.
+// embedded starts a cluster of one member in this process, and returns its address. If the environment
+// names the program of an etcd, it starts that instead.
 func embedded(t testing.TB) string {
 	t.Helper()
+	if program := os.Getenv("FASTENERS_TEST_ETCD"); program != "" {
+		return external(t, program)
+	}
 	e, err := cluster.Embed(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(e.Close)
 	return e.Addr()
+}
+
+func external(t testing.TB, program string) string {
+	t.Helper()
+	var urls, addrs [2]string
+	var listeners []net.Listener
+	for i := range addrs {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		addrs[i] = l.Addr().String()
+		urls[i] = "http://" + addrs[i]
+		listeners = append(listeners, l)
+	}
+	for _, l := range listeners { // when both are chosen
+		must(t, l.Close())
+	}
+	cmd := exec.Command(program, "--data-dir", t.TempDir(), "--log-level", "error", "--initial-cluster", "default="+urls[1],
+		"--listen-client-urls", urls[0], "--advertise-client-urls", urls[0],
+		"--listen-peer-urls", urls[1], "--initial-advertise-peer-urls", urls[1])
+	cmd.Stderr = os.Stderr
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	must(t, cluster.Ready(t.Context(), newClient(t, addrs[0])))
+	return addrs[0]
 }
 
 // processes starts a cluster of n members that can be killed.

@@ -51,9 +51,22 @@ func newLease(s *Session, id clientv3.LeaseID, ttl, sent time.Duration) *lease {
 		l.margin = ttl / 10
 	}
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
+	l.mu.Lock() // the deadline can be over already
+	defer l.mu.Unlock()
 	l.deadline = sent + ttl - l.margin
-	l.timer = time.AfterFunc(l.deadline-now(), func() { _ = l.err() })
+	l.timer = time.AfterFunc(l.deadline-now(), l.expire)
 	return l
+}
+
+// expire is called by the timer, which has another clock, and may have been set again meanwhile.
+func (l *lease) expire() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if left := l.deadline - now(); left > 0 && l.ctx.Err() == nil {
+		l.timer.Reset(left)
+		return
+	}
+	l.endLocked(errExpired)
 }
 
 // err returns why the lease is lost, and nil if it is not. It looks at the clock, since after a pause of

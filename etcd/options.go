@@ -79,6 +79,9 @@ func newOptions(opts []Option) options {
 			opt.apply(&o)
 		}
 	}
+	if part := o.ttl % time.Second; part > 0 {
+		o.ttl += time.Second - part
+	}
 	if o.margin >= o.ttl/2 && o.invalid == nil {
 		invalid("margin is not less than half the TTL").apply(&o)
 	}

@@ -151,12 +151,11 @@ func (s *Session) newLease(ctx context.Context) (*lease, error) {
 // grant asks for a lease. If there is no answer to a try, what was granted after all has no keys, and
 // expires.
 func (s *Session) grant(ctx context.Context) (*lease, error) {
-	seconds := int64((s.options.ttl + time.Second - 1) / time.Second)
 	var sent time.Duration
 	var resp *clientv3.LeaseGrantResponse
 	err := s.call(ctx, func(ctx context.Context) (err error) {
 		sent = now()
-		resp, err = s.client.Grant(ctx, seconds)
+		resp, err = s.client.Grant(ctx, int64(s.options.ttl/time.Second))
 		return err
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	addr := embedded(t)
 	admin := newClient(t, addr)
 	shared := newSession(t, admin)
@@ -17,6 +18,7 @@ func TestConformance(t *testing.T) {
 		"own sessions": func(t *testing.T) *etcd.Session { return newSession(t, newClient(t, addr)) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			lockertest.Test(t, lockertest.Locks{
 				NewLock: func(t *testing.T, name string) fasteners.Locker {
 					return etcd.NewLock(session(t), name)

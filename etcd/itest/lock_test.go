@@ -1,9 +1,12 @@
 package itest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -193,6 +196,29 @@ func TestTimeout(t *testing.T) {
 	}
 	awaitKeys(t, c, "timeout", 1) // that of a
 	must(t, a.Release())
+}
+
+func TestLogger(t *testing.T) {
+	c := newClient(t, embedded(t))
+	var out bytes.Buffer
+	s := newSession(t, c, nil, etcd.WithLogger(nil), etcd.WithLogger(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+	l := etcd.NewLock(s, "log")
+	must(t, l.Acquire(bg))
+	_, err := l.TryAcquire(bg)
+	must(t, err)
+	must(t, l.Release())
+	_ = l.Release()
+	must(t, s.Close(bg)) // nothing is logged after that
+	for _, want := range []string{
+		`msg="fasteners: acquire" mode=exclusive`,
+		`msg="fasteners: try to acquire" mode=exclusive acquired=false path=log`,
+		`msg="fasteners: release" path=log` + "\n",
+		`msg="fasteners: release" path=log error="lock is not acquired"`,
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %s in %s", want, &out)
+		}
+	}
 }
 
 // TestCommit checks that guarded writes happen while the lock is held, and not later.

@@ -24,8 +24,16 @@ type hold struct {
 }
 
 // end releases the lock, and removes the lock file if remove is true, unless others wait for the lock: they would
-// have to find out.
-func (h *hold) end(remove bool) error {
+// have to find out. If others may share the lock, it acquires it alone for that: they would go on to hold the lock
+// on the removed file, while somebody else acquires that on a new one.
+func (h *hold) end(remove, shared bool) error {
+	if remove && shared {
+		err := h.release()
+		if ok, _ := h.lock.TryAcquireWriteLock(); !ok || err != nil {
+			return err
+		}
+		h.release = h.lock.ReleaseWriteLock
+	}
 	if remove && !removeAfterRelease {
 		holders, _ := h.lock.Holders()
 		if !slices.ContainsFunc(holders, func(h fasteners.Holder) bool { return h.Waiting }) {

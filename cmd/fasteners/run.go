@@ -301,7 +301,7 @@ func (j *job) end(holds []*hold, inherited bool, err error) error {
 		if inherited && !j.remove && h.held.Err() == nil {
 			continue
 		}
-		if releaseErr := h.end(j.remove); releaseErr != nil {
+		if releaseErr := h.end(j.remove, j.shared); releaseErr != nil {
 			j.warn("%v", releaseErr)
 		}
 	}

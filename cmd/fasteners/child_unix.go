@@ -105,9 +105,10 @@ func (c *child) signals() (all []os.Signal) {
 	return all
 }
 
-// pass passes a signal on. The terminal sends its own to the whole process group in front, and so to the child.
+// pass passes a signal on. The terminal sends its own to the whole process group in front, and so to the child,
+// unless that has left the group.
 func (c *child) pass(s os.Signal) {
-	if (s == unix.SIGINT || s == unix.SIGQUIT) && inForeground() {
+	if (s == unix.SIGINT || s == unix.SIGQUIT) && inForeground() && c.inOurGroup() {
 		return
 	}
 	c.signal(s.(syscall.Signal))
@@ -121,6 +122,16 @@ func inForeground() bool {
 	}
 	defer tty.Close()
 	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+func (c *child) inOurGroup() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return false
+	}
+	group, err := unix.Getpgid(c.pid)
 	return err == nil && group == unix.Getpgrp()
 }
 
@@ -140,8 +151,12 @@ func endingSignals() (all []os.Signal) {
 
 func (e *signalError) number() int { return int(e.signal.(syscall.Signal)) }
 
-// dieOf ends the process by the signal, so that its parent can see that: a shell ends a loop then.
+// dieOf ends the process by the signal, so that its parent can see that: a shell ends a loop then. It does nothing
+// after SIGQUIT, at which the runtime would print the stacks of all goroutines.
 func (e *signalError) dieOf() {
+	if e.signal == unix.SIGQUIT {
+		return
+	}
 	signal.Reset(e.signal)
 	if unix.Kill(os.Getpid(), e.signal.(syscall.Signal)) == nil {
 		time.Sleep(time.Second) // another thread may be the one to get it

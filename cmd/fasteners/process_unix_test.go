@@ -91,6 +91,11 @@ func TestSignalWhileWaiting(t *testing.T) {
 			t.Errorf("waiter has ended with %v, want %v", waiter.cmd.ProcessState, s)
 		}
 	}
+	// The runtime of Go would print the stacks of all goroutines.
+	waiter := startRun(t, path)
+	waiter.expect(waiter.stderr, "waiting for")
+	must(t, waiter.cmd.Process.Signal(unix.SIGQUIT))
+	waiter.exit(exitSignalBase + 3)
 	holder.end(0)
 }
 
@@ -204,6 +209,21 @@ func TestTerminal(t *testing.T) {
 	term.run("kill -TERM %1; bg; wait %1; echo status $?", "SIGTERM")
 	term.expect("status 3")
 	term.run("fasteners run -n l true; echo status $?", "status 0")
+}
+
+// A command that has left the process group gets the signals of the keys from the program.
+func TestTerminalOfOtherGroup(t *testing.T) {
+	if _, err := exec.LookPath("setsid"); err != nil {
+		t.Skip("missing: setsid")
+	}
+	term := newTerminal(t, toolVar+"=signals")
+	term.run("fasteners run l -- setsid "+os.Args[0]+"; echo status $?", "held ")
+	pid, err := strconv.Atoi(strings.TrimSpace(term.expect("\n")))
+	must(t, err)
+	term.typeKeys("\x03")
+	term.expect("SIGINT")
+	must(t, unix.Kill(pid, unix.SIGTERM))
+	term.expect("status 3")
 }
 
 // A wait is shown in one line, which disappears; but not on a terminal that cannot do that.

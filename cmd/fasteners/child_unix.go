@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -30,25 +31,49 @@ func (c *child) inherit(f *os.File) error {
 
 var files []*os.File // that are inherited, and so must not be closed by a finalizer
 
+// executed returns the path and the arguments of the command, or the error of looking for it. As in a shell and for
+// execvp(3), it may be in the current directory if PATH says so.
+func (c *child) executed() (path string, args []string, err error) {
+	if c.cmd.Err != nil && !errors.Is(c.cmd.Err, exec.ErrDot) {
+		return "", nil, c.cmd.Err
+	}
+	return c.cmd.Path, c.cmd.Args, nil
+}
+
+// asScript returns the path and the arguments of the shell that runs a file which the system cannot execute because
+// it does not tell by what: execvp(3) and shells do this, too.
+func asScript(path string, args []string) (shell string, shellArgs []string) {
+	return "/bin/sh", append([]string{"sh", path}, args[1:]...)
+}
+
 // replace executes the command in this process. It returns only if that fails.
 func (c *child) replace() error {
-	if c.cmd.Err != nil {
-		return c.cmd.Err
+	path, args, err := c.executed()
+	if err == nil {
+		err = syscall.Exec(path, args, os.Environ())
 	}
-	return syscall.Exec(c.cmd.Path, c.cmd.Args, os.Environ())
+	if err == unix.ENOEXEC {
+		path, args = asScript(path, args)
+		err = syscall.Exec(path, args, os.Environ())
+	}
+	return err
 }
 
 // start does without [exec.Cmd.Start], which finds out first what the system can do, by another process: that
 // takes longer than the rest of a short command.
-func (c *child) start() (err error) {
-	if c.cmd.Err != nil {
-		return c.cmd.Err
+func (c *child) start() error {
+	path, args, err := c.executed()
+	if err != nil {
+		return err
 	}
 	c.changed = make(chan os.Signal, 1)
 	signal.Notify(c.changed, unix.SIGCHLD)
-	c.pid, err = syscall.ForkExec(c.cmd.Path, c.cmd.Args, &syscall.ProcAttr{
-		Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: c.cmd.SysProcAttr,
-	})
+	attr := &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: c.cmd.SysProcAttr}
+	c.pid, err = syscall.ForkExec(path, args, attr)
+	if err == unix.ENOEXEC {
+		path, args = asScript(path, args)
+		c.pid, err = syscall.ForkExec(path, args, attr)
+	}
 	return err
 }
 

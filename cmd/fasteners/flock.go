@@ -134,6 +134,9 @@ func (j *job) unlock() error {
 		}
 		return nil
 	}
+	if len(j.command) == 0 && j.script == "" {
+		return nil
+	}
 	c := j.newChild()
 	if err := c.start(); err != nil {
 		return j.startError(c, err)

@@ -35,6 +35,8 @@ func TestFlock(t *testing.T) {
 		`$F -s l $F -n -s l echo a`, `$F -s l $F -n l echo a`, `$F l $F -n -s l echo a`,
 		`$F -s l $F -n -x -s l echo a`, `$F -s l $F -n -sx l echo a`, `$F -s l $F -n -s -e l echo a`,
 		`$F --shared l $F --nonblock --shared l echo a`, `$F --exclusive l $F -n l echo a`,
+		`printf 'echo a $1' >s; chmod +x s; $F l ./s b; $F -F l ./s b; PATH=.:$PATH; $F l s b`,
+		`$F l -c ''`, `$F -u l -c ''`,
 		`$F -u l echo a`, `$F l $F -u l echo a`, `$F -x l $F -u l $F -n l echo a`,
 		`exec 9>l; $F 9; $F -n l true; echo $?; $F -u 9; $F -n l true`,
 		`exec 9>l; $F 9; $F 9; exec 8>l; $F -n 8`,

@@ -67,8 +67,12 @@ func listLocks(dirs []string) ([]*lockState, error) {
 	return states, nil
 }
 
-// filesBelow returns the regular files below dir. What cannot be read it leaves out, but not dir itself.
+// filesBelow returns the regular files below dir. What cannot be read it leaves out, but not dir itself. It follows
+// no symbolic links, unless dir is one, such as /var/lock.
 func filesBelow(dir string) (paths []string, err error) {
+	if link, err := os.Lstat(dir); err == nil && link.Mode()&fs.ModeSymlink != 0 {
+		dir += string(filepath.Separator)
+	}
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil && path == dir:

@@ -209,7 +209,7 @@ func (j *job) busyError(err error) error {
 			// What takes more than one question, such as who has inherited the lock.
 			holders, _ = fasteners.NewInterProcessLock(path.Path).Holders()
 		}
-		err = fmt.Errorf("%s: held by %s", path.Path, describe(holders))
+		err = fmt.Errorf("%s: held by %s", printable(path.Path), describe(holders))
 	}
 	e.err = err
 	return e
@@ -220,7 +220,7 @@ func describe(holders []fasteners.Holder) string {
 	var names []string
 	for _, h := range holders {
 		if !h.Waiting {
-			names = append(names, h.String())
+			names = append(names, printable(h.String()))
 		}
 	}
 	if len(names) == 0 {

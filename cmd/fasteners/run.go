@@ -279,7 +279,7 @@ func (j *job) attend(c *child, holds []*hold, signals <-chan os.Signal) int {
 				kill = time.After(j.killHard)
 			}
 		case h := <-lost:
-			j.warn("%s: %v", h.path, context.Cause(h.held))
+			j.warn("%s: %v", printable(h.path), context.Cause(h.held))
 			if j.killHard > 0 && kill == nil {
 				c.terminate()
 				kill = time.After(j.killHard)

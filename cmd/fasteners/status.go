@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -67,20 +70,37 @@ func stateOf(path string) *lockState {
 	return s
 }
 
+// printable returns a text with its control characters written as in Go, lest a name forge a line, or what it
+// contains control the terminal: others may have chosen the names of files and programs.
+func printable(text string) string {
+	if !strings.ContainsFunc(text, unicode.IsControl) {
+		return text
+	}
+	var s strings.Builder
+	for _, r := range text {
+		if unicode.IsControl(r) {
+			s.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		} else {
+			s.WriteRune(r)
+		}
+	}
+	return s.String()
+}
+
 // print prints the state: a line for the lock, and one for each process that waits.
 func (s *lockState) print(w io.Writer) {
 	switch {
 	case len(s.Holders) > 0:
-		fmt.Fprintf(w, "%s: held%s by %s\n", s.Path, shared(s.holders[0]), describe(s.holders))
+		fmt.Fprintf(w, "%s: held%s by %s\n", printable(s.Path), shared(s.holders[0]), describe(s.holders))
 	case s.err != nil:
-		fmt.Fprintf(w, "%s: unknown: %v\n", s.Path, s.err)
+		fmt.Fprintf(w, "%s: unknown: %s\n", printable(s.Path), printable(s.err.Error()))
 	default:
-		fmt.Fprintf(w, "%s: %s\n", s.Path, s.State)
+		fmt.Fprintf(w, "%s: %s\n", printable(s.Path), s.State)
 	}
 	for _, h := range s.holders {
 		if h.Waiting {
 			h.Waiting = false // it is in the line already
-			fmt.Fprintf(w, "\t%v waits%s\n", h, shared(h))
+			fmt.Fprintf(w, "\t%s waits%s\n", printable(h.String()), shared(h))
 		}
 	}
 }

@@ -48,7 +48,7 @@ func (n *waitNotice) refresh() {
 }
 
 func (n *waitNotice) printLocked(holders []fasteners.Holder) {
-	n.line.print(fmt.Sprintf("%s: waiting for %s, held by %s", n.program, n.hold.path, describe(holders)))
+	n.line.print(fmt.Sprintf("%s: waiting for %s, held by %s", n.program, printable(n.hold.path), describe(holders)))
 }
 
 func (n *waitNotice) end() {

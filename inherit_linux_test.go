@@ -176,6 +176,24 @@ func TestWithFileModes(t *testing.T) {
 	}
 }
 
+// The holder is known even if the file is open only for writing.
+func TestHoldersOfWithFile(t *testing.T) {
+	skipProcessOwned(t)
+	path := lockPath(t)
+	other := startHolder(t, path, "exclusive")
+	for _, flag := range []int{os.O_RDONLY, os.O_WRONLY, os.O_RDWR} {
+		f, err := os.OpenFile(path, flag, 0)
+		must(t, err)
+		holders, err := fasteners.NewInterProcessLock("given", fasteners.WithFile(f)).Holders()
+		must(t, err)
+		if len(holders) != 1 || holders[0].PID != other.cmd.Process.Pid {
+			t.Errorf("holders are %v, want process %d", holders, other.cmd.Process.Pid)
+		}
+		must(t, f.Close())
+	}
+	other.release()
+}
+
 // Where locks belong to the process, no descriptor may be closed on the way to the error: that would drop a lock.
 func TestInheritedLockOfProcess(t *testing.T) {
 	was := posix.ForceProcessOwned.Swap(true)

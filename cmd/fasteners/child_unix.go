@@ -118,7 +118,8 @@ func (c *child) signal(s unix.Signal) {
 func (c *child) kill()      { c.signal(unix.SIGKILL) }
 func (c *child) terminate() { c.signal(unix.SIGTERM) }
 
-// signals returns those that are passed on. What this process ignores, so does the child.
+// signals returns those that are passed on. What this process ignores, so does the child; but the runtime of Go lets
+// it go on to ignore only SIGHUP and SIGINT of these.
 func (c *child) signals() (all []os.Signal) {
 	for _, s := range []os.Signal{
 		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,

@@ -64,7 +64,8 @@ any longer, it exits with status 75 and does not run the command.
 On Linux the command inherits the lock, so it is held until the command, and whatever it has
 left running, have exited, even if run itself is killed. With --close, and on other systems,
 it is released when the command exits. There, but not with --close, the command is killed
-when run is killed, if the system can do that: Linux and Windows can.
+when run is killed, if the system can do that: Linux and Windows can. With --remove, what
+the command has left running loses the lock when run exits.
 
 Signals to run are passed on to the command. If the lock file is removed or replaced while
 the command runs, run says so; with --kill-after, it ends the command.`,

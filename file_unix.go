@@ -126,6 +126,7 @@ func openInherited(f *os.File, mode table.Mode) (table.File, table.ID, error) {
 	if err != nil {
 		return nil, table.ID{}, err
 	}
+	own.given = true
 	if !own.Permits(mode) {
 		_ = own.Close()
 		return nil, table.ID{}, fmt.Errorf("file is not open for a lock that is %v: %w", mode, fs.ErrPermission)

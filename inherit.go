@@ -9,20 +9,21 @@ import (
 	"github.com/go-fasteners/fasteners/internal/table"
 )
 
-// WithFile makes the lock belong to the open file description of f (open(2)) instead of one that is opened by
-// path. Processes that have inherited f hold the lock together. It is for a process that is given an open file
-// to lock, as by a shell:
+// WithFile makes the lock belong to the open file description of f (open(2)) instead of one that is
+// opened by path. Processes that have inherited f hold the lock together. It is for a process that is
+// given an open file to lock, as by a shell:
 //
 //	exec 9>report.lock
 //	fasteners run --fd 9 # the shell holds the lock until it closes descriptor 9 or exits
 //
-// The lock is released when one of the processes calls Release, or when the last of them has closed the file or
-// exited. The path of the lock is used only in errors, and no error is [ErrReplaced]. A file must be open for
-// reading to be locked by a reader, and for writing to be locked otherwise, or the error wraps
-// [fs.ErrPermission]. It must stay open as long as the lock is used.
+// The lock is released when one of the processes calls Release, or when the last of them has closed the
+// file or exited. The path of the lock is used only in errors, and no error is [ErrReplaced]. A file must
+// be open for reading to be locked by a reader, and for writing to be locked otherwise, or the error
+// wraps [fs.ErrPermission]. It must stay open as long as the lock is used.
 //
-// Two locks that are made with the same open file description do not exclude each other, as both have the same
-// owner. Use one in all goroutines.
+// A writer that waits for readers does not keep new readers from acquiring the lock: see
+// [WithReaderPreference]. Two locks that are made with the same open file description do not exclude each
+// other, as both have the same owner. Use one in all goroutines.
 //
 // Only Linux has such locks, on most file systems. Elsewhere acquiring the lock fails with
 // [errors.ErrUnsupported]. A nil f is ignored.
@@ -50,8 +51,8 @@ func (s *inherited) Create(path string, mode table.Mode, _ fs.FileMode) (table.F
 	return s.Open(path, mode)
 }
 
-// Holders needs no permission for its question. The table asks it with a file for readers, which there is none of
-// if f is open only for writing, as after exec 9>report.lock.
+// Holders needs no permission for its question. The table asks it with a file for readers, which there is
+// none of if f is open only for writing, as after exec 9>report.lock.
 func (s *inherited) Holders(id table.ID, f table.File) ([]table.Holder, error) {
 	if f == nil {
 		if own, _, err := s.Open("", table.Exclusive); err == nil {
@@ -73,16 +74,17 @@ func (s *inherited) Identify(path string) (table.ID, error) {
 func (*inherited) SameFile(string, table.ID) (bool, error) { return true, nil }
 
 // File returns a duplicate of the descriptor that the lock is held through. A process that inherits it
-// ([os/exec.Cmd.ExtraFiles]) holds the lock together with this one, even if this one is killed. If this process
-// calls Release, that releases the lock for both. Otherwise the lock is released when both have exited or closed
-// the file. The caller must close the duplicate.
+// ([os/exec.Cmd.ExtraFiles]) holds the lock together with this one, even if this one is killed. If this
+// process calls Release, that releases the lock for both. Otherwise the lock is released when both have
+// exited or closed the file. The caller must close the duplicate.
 //
-// The error wraps [ErrNotAcquired] if the lock is not held through l, and [errors.ErrUnsupported] where a lock
-// belongs to the process that has acquired it: on systems other than Linux, and on some file systems.
+// The error wraps [ErrNotAcquired] if the lock is not held through l, and [errors.ErrUnsupported] where a
+// lock belongs to the process that has acquired it: on systems other than Linux, and on some file
+// systems.
 func (l *InterProcessLock) File() (*os.File, error) { return l.file(&l.holds) }
 
-// File returns a duplicate of the descriptor that the lock is held through, as a reader or as a writer, like
-// [InterProcessLock.File].
+// File returns a duplicate of the descriptor that the lock is held through, as a reader or as a writer,
+// like [InterProcessLock.File].
 func (l *InterProcessReaderWriterLock) File() (*os.File, error) {
 	return l.file(&l.writers, &l.readers)
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -218,4 +219,25 @@ func skipProcessOwned(t *testing.T) {
 	if posix.ForceProcessOwned.Load() {
 		t.Skip("locks belong to the process here")
 	}
+}
+
+// A writer that is killed while it waits, through a descriptor that others keep, does not keep readers out.
+func TestKilledWaiterWithFile(t *testing.T) {
+	skipProcessOwned(t)
+	path := lockPath(t)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
+	must(t, err)
+	defer f.Close()
+	reader := startHolder(t, path, "read")
+	waiter := startInherited(t, f, "acquire")
+	l := fasteners.NewInterProcessLock(path)
+	for waits := false; !waits; { // and a moment later it would lock pending, if it did
+		holders, err := l.Holders()
+		must(t, err)
+		waits = slices.ContainsFunc(holders, func(h fasteners.Holder) bool { return h.Waiting })
+	}
+	mustTryInProcess(t, path, "read", true)
+	waiter.kill()
+	mustTryInProcess(t, path, "read", true)
+	reader.release()
 }

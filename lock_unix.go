@@ -29,6 +29,9 @@ type file struct {
 	// whole file, for readers and writers, and nobody locks pending.
 	plain bool
 
+	// given is true if the descriptor was opened by somebody else, who may keep the lock: see WithFile.
+	given bool
+
 	length  int64 // of main when it was last locked
 	pending bool  // pending is locked
 }

@@ -43,8 +43,10 @@ func (f *file) unlockAllButMain() error {
 	return f.Descriptor.Unlock(posix.Range{Start: main.Len, Len: 0})
 }
 
+// LockPending does nothing through a descriptor that was given: if this process is killed, the kernel does not
+// unlock pending as long as others have the descriptor, and no reader could acquire the lock.
 func (f *file) LockPending() error {
-	if f.pending || f.plain {
+	if f.pending || f.plain || f.given {
 		return nil
 	}
 	holder, err := f.Conflict(unix.F_WRLCK, posix.Range{Start: 0, Len: 1})

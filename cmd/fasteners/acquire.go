@@ -23,9 +23,9 @@ type hold struct {
 	release func() error
 }
 
-// end releases the lock, and removes the lock file if remove is true, unless others wait for the lock: they would
-// have to find out. If others may share the lock, it acquires it alone for that: they would go on to hold the lock
-// on the removed file, while somebody else acquires that on a new one.
+// end releases the lock, and removes the lock file if remove is true, unless others wait for the lock:
+// they would have to find out. If others may share the lock, it acquires it alone for that: they would go
+// on to hold the lock on the removed file, while somebody else acquires that on a new one.
 func (h *hold) end(remove, shared bool) error {
 	if remove && shared {
 		err := h.release()
@@ -50,8 +50,8 @@ func (h *hold) end(remove, shared bool) error {
 	return err
 }
 
-// acquire acquires all locks of the job. Its error has the status to exit with. Most locks are free, so it tries
-// first, and prepares for a wait and for signals only if one is not.
+// acquire acquires all locks of the job. Its error has the status to exit with. Most locks are free, so
+// it tries first, and prepares for a wait and for signals only if one is not.
 func (j *job) acquire() ([]*hold, error) {
 	start := time.Now()
 	holds, err := j.acquireAll(context.Background(), start, false)
@@ -87,16 +87,18 @@ func (j *job) acquireWaiting(start time.Time) ([]*hold, error) {
 	return holds, err
 }
 
-// acquireAll acquires the locks until ctx is done or the deadline is over, if there is one. The contexts of the
-// holds are derived from ctx, so the deadline is not in it.
+// acquireAll acquires the locks until ctx is done or the deadline is over, if there is one. The contexts
+// of the holds are derived from ctx, so the deadline is not in it.
 func (j *job) acquireAll(ctx context.Context, deadline time.Time, tell bool) ([]*hold, error) {
 	if j.fd >= 0 {
 		if err := checkDescriptor(j.fd); err != nil {
 			return nil, fmt.Errorf("descriptor %d: %w", j.fd, err)
 		}
-		f := os.NewFile(uintptr(j.fd), fmt.Sprintf("descriptor %d", j.fd))
-		h := &hold{path: f.Name()}
-		return []*hold{h}, j.acquireOne(ctx, h, deadline, tell, fasteners.WithFile(f))
+		if j.file == nil {
+			j.file = os.NewFile(uintptr(j.fd), fmt.Sprintf("descriptor %d", j.fd))
+		}
+		h := &hold{path: j.file.Name()}
+		return []*hold{h}, j.acquireOne(ctx, h, deadline, tell, fasteners.WithFile(j.file))
 	}
 	if len(j.locks) == 1 {
 		h := &hold{path: j.locks[0]}
@@ -137,8 +139,8 @@ func (j *job) acquireOne(ctx context.Context, h *hold, deadline time.Time, tell 
 	return err
 }
 
-// inOrder returns the locks in the order in which every job acquires them, which is that of the identities of
-// their files. It returns each once, whatever number of paths name it.
+// inOrder returns the locks in the order in which every job acquires them, which is that of the
+// identities of their files. It returns each once, whatever number of paths name it.
 func (j *job) inOrder() (order []*hold, err error) {
 	for _, path := range j.locks {
 		id, err := identifyOrCreate(path)
@@ -167,8 +169,8 @@ func releaseAll(holds []*hold) {
 	}
 }
 
-// identifyOrCreate returns the identity of a lock file. It creates a missing one by acquiring the lock, which no
-// other job can be waiting for: a try waits for nobody.
+// identifyOrCreate returns the identity of a lock file. It creates a missing one by acquiring the lock,
+// which no other job can be waiting for: a try waits for nobody.
 func identifyOrCreate(path string) (fileID, error) {
 	for {
 		id, err := identify(path)
@@ -207,9 +209,9 @@ func (j *job) busyError(err error) error {
 		holders := held.Holders
 		if !slices.ContainsFunc(holders, func(h fasteners.Holder) bool { return h.PID != 0 }) {
 			// What takes more than one question, such as who has inherited the lock.
-			holders, _ = fasteners.NewInterProcessLock(path.Path).Holders()
+			holders, _ = fasteners.NewInterProcessLock(path.Path, fasteners.WithFile(j.file)).Holders()
 		}
-		err = fmt.Errorf("%s: held by %s", printable(path.Path), describe(holders))
+		err = fmt.Errorf("%s: held by %s", path.Path, describe(holders))
 	}
 	e.err = err
 	return e
@@ -237,8 +239,9 @@ func names(holds []*hold) string {
 	return strings.Join(paths, ", ")
 }
 
-// contextOfSignals returns a context that is done when a signal comes that would end the process. Its cause is a
-// *signalError then. After stop, signals do what they did before, and the context stays as it is.
+// contextOfSignals returns a context that is done when a signal comes that would end the process. Its
+// cause is a *signalError then. After stop, signals do what they did before, and the context stays as it
+// is.
 func contextOfSignals() (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)

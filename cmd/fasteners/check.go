@@ -160,8 +160,8 @@ func printJSON(out io.Writer, v any) error {
 }
 
 // untilInterrupted returns a context that ends with the first signal that asks the program to end. The
-// next one ends the program. Nor does the program end before it has removed its files because nobody reads
-// what it prints.
+// next one ends the program. Nor does the program end before it has removed its files because nobody
+// reads what it prints.
 func untilInterrupted(parent context.Context) (context.Context, context.CancelFunc) {
 	if parent == nil {
 		parent = context.Background()

@@ -55,8 +55,8 @@ func (c *child) start() error {
 	return c.cmd.Start()
 }
 
-// wait waits for the child and returns its exit status. It lets what the child has left running go on: this
-// process ends in order.
+// wait waits for the child and returns its exit status. It lets what the child has left running go on:
+// this process ends in order.
 func (c *child) wait() int {
 	_ = c.cmd.Wait()
 	if jobObject != 0 {

@@ -2,8 +2,8 @@ package main
 
 import "cmp"
 
-// A fileID identifies a file, whatever path names it: by device and inode number, or volume serial number and
-// file index.
+// A fileID identifies a file, whatever path names it: by device and inode number, or volume serial number
+// and file index.
 type fileID struct{ volume, file uint64 }
 
 func (a fileID) compare(b fileID) int {

@@ -125,8 +125,8 @@ func (j *job) parseFlock(args []string) error {
 	return nil
 }
 
-// unlock unlocks the file of the descriptor. A file that the command line names was opened by nobody else, so that
-// there is nothing to unlock.
+// unlock unlocks the file of the descriptor. A file that the command line names was opened by nobody
+// else, so that there is nothing to unlock.
 func (j *job) unlock() error {
 	if j.fd >= 0 {
 		if err := unlockDescriptor(j.fd); err != nil {

@@ -10,8 +10,8 @@ import (
 // mainBase is the least length of the range that a holder locks: docs/protocol.md.
 const mainBase = 1 << 62
 
-// lockedPaths returns the paths of all files that a process holds or awaits with a lock of this library. A
-// process that awaits it has the file open, too, so that the holder's descriptor is enough.
+// lockedPaths returns the paths of all files that a process holds or awaits with a lock of this library.
+// A process that awaits it has the file open, too, so that the holder's descriptor is enough.
 func lockedPaths() (paths []string, err error) {
 	infos, err := filepath.Glob("/proc/[0-9]*/fdinfo/[0-9]*")
 	if err != nil {

@@ -1,5 +1,5 @@
-// Fasteners runs commands under the locks of package fasteners, tells who holds such a lock, and tries whether a
-// file system keeps what the locks need of it.
+// Fasteners runs commands under the locks of package fasteners, tells who holds such a lock, and tries
+// whether a file system keeps what the locks need of it.
 //
 // Called by the name flock, it takes the options of flock(1).
 package main
@@ -60,7 +60,11 @@ func report(program string, err error) int {
 	status := &statusError{exitUsage, err}
 	errors.As(err, &status)
 	if status.err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", program, err)
+		text := err.Error()
+		if status.status != exitUsage { // that has several lines
+			text = printable(text)
+		}
+		fmt.Fprintf(os.Stderr, "%s: %s\n", program, text)
 	}
 	return status.status
 }

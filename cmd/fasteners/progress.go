@@ -8,8 +8,8 @@ import (
 	"golang.org/x/term"
 )
 
-// A progressLine is a line that tells how far something is: it is replaced on a terminal, and printed again
-// elsewhere.
+// A progressLine is a line that tells how far something is: it is replaced on a terminal, and printed
+// again elsewhere.
 type progressLine struct {
 	out     io.Writer
 	inPlace bool

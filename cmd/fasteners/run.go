@@ -20,6 +20,7 @@ type job struct {
 	program string   // the name for messages
 	locks   []string // their paths
 	fd      int      // the descriptor to lock instead, or -1
+	file    *os.File // of fd, once it is needed
 	shared  bool
 	wait    time.Duration // the longest wait for all locks; 0 is not to wait, and forever is no limit
 
@@ -67,7 +68,8 @@ it is released when the command exits. There, but not with --close, the command 
 when run is killed, if the system can do that: Linux and Windows can. With --remove, what
 the command has left running loses the lock when run exits.
 
-Signals to run are passed on to the command. If the lock file is removed or replaced while
+Signals to run are passed on to the command. Of the signals that run was started to ignore,
+the command goes on to ignore only SIGHUP and SIGINT. If the lock file is removed or replaced while
 the command runs, run says so; with --kill-after, it ends the command.`,
 		Example: `  fasteners run backup.lock -- tar -cf backup.tar data
   fasteners run --wait 30 --shared report.lock -- ./print-report
@@ -230,12 +232,12 @@ func (j *job) startError(c *child, err error) error {
 // say tells what is done, if it shall be told.
 func (j *job) say(format string, args ...any) {
 	if j.verbose != nil {
-		fmt.Fprintf(j.verbose, j.program+": "+format+"\n", args...)
+		fmt.Fprintln(j.verbose, printable(j.program+": "+fmt.Sprintf(format, args...)))
 	}
 }
 
 func (j *job) warn(format string, args ...any) {
-	fmt.Fprintf(j.stderr, j.program+": "+format+"\n", args...)
+	fmt.Fprintln(j.stderr, printable(j.program+": "+fmt.Sprintf(format, args...)))
 }
 
 // inherit lets the child inherit the locks, or be killed with this process.
@@ -280,7 +282,7 @@ func (j *job) attend(c *child, holds []*hold, signals <-chan os.Signal) int {
 				kill = time.After(j.killHard)
 			}
 		case h := <-lost:
-			j.warn("%s: %v", printable(h.path), context.Cause(h.held))
+			j.warn("%s: %v", h.path, context.Cause(h.held))
 			if j.killHard > 0 && kill == nil {
 				c.terminate()
 				kill = time.After(j.killHard)
@@ -292,8 +294,8 @@ func (j *job) attend(c *child, holds []*hold, signals <-chan os.Signal) int {
 	}
 }
 
-// end removes the lock files and releases the locks as far as that is asked for, and returns err. What processes
-// have inherited is released when the last of them exits.
+// end removes the lock files and releases the locks as far as that is asked for, and returns err. What
+// processes have inherited is released when the last of them exits.
 func (j *job) end(holds []*hold, inherited bool, err error) error {
 	for _, h := range holds {
 		if j.fd >= 0 {

@@ -70,8 +70,8 @@ func stateOf(path string) *lockState {
 	return s
 }
 
-// printable returns a text with its control characters written as in Go, lest a name forge a line, or what it
-// contains control the terminal: others may have chosen the names of files and programs.
+// printable returns a text with its control characters written as in Go, lest a name forge a line, or
+// what it contains control the terminal: others may have chosen the names of files and programs.
 func printable(text string) string {
 	if !strings.ContainsFunc(text, unicode.IsControl) {
 		return text

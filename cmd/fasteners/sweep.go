@@ -17,7 +17,7 @@ func newSweepCommand() *cobra.Command {
 		Use:   "sweep [flags] DIR",
 		Short: "Remove lock files that nobody holds or waits for",
 		Long: `Sweep removes lock files in a directory and below: empty regular files whose names match
---name. It removes a file as the last thing before it releases the lock on it, so that the
+--name, and that have no other name (ln(1)). It removes a file as the last thing before it releases the lock on it, so that the
 users of this library cannot lose a lock by it. A program that has the path, but not yet
 the lock, creates the file again.
 
@@ -117,6 +117,8 @@ func (s *sweep) keeps(path string) (why string, err error) {
 		return "", err
 	case !info.Mode().IsRegular():
 		return "not a regular file", nil
+	case links(info) > 1:
+		return "it has several names, of which others may use another one", nil
 	case info.Size() > 0:
 		return "not empty, so not a lock file", nil
 	case time.Since(info.ModTime()) < s.older:

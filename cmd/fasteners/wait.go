@@ -8,8 +8,8 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
-// A waitNotice tells for whom a wait is. On a terminal that is one line, which is kept up to date and disappears
-// with the end of the wait.
+// A waitNotice tells for whom a wait is. On a terminal that is one line, which is kept up to date and
+// disappears with the end of the wait.
 type waitNotice struct {
 	program string
 	hold    *hold

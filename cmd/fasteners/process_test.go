@@ -201,3 +201,18 @@ func TestRemoveLeavesWaiters(t *testing.T) {
 		t.Errorf("lock file is still there: %v", err)
 	}
 }
+
+// A list that is watched is printed again and again.
+func TestWatch(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the system does not tell who holds a lock")
+	}
+	path := lockPath(t)
+	holder := startRun(t, path)
+	holder.held()
+	list := startProcess(t, command("list", "--watch", filepath.Dir(path)))
+	for range 2 {
+		list.expect(list.out, path+": held by process ")
+	}
+	holder.end(0)
+}

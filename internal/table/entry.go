@@ -55,6 +55,9 @@ type entry struct {
 	checking     chan struct{} // closed when a check is over; nil if there is none: see checkLocked
 	recheck      recheck
 
+	unblockedAt   instant // when a leader last left the kernel,
+	unblockedMode Mode    // where it has waited for a lock in this mode
+
 	heldBy      Holder // another process, that held the lock at heldByAt
 	heldByOther bool   // such a process was known then
 	heldByAt    instant

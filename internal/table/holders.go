@@ -42,6 +42,7 @@ func (i instant) time() time.Time { return start.Add(time.Duration(i)) }
 // does not exist.
 func (t *Table) Holders(path string, waiters bool) (id ID, holders []Holder, err error) {
 	var all []Holder
+	asked := now()
 	for range maxRetries {
 		if id, err = t.system.Identify(path); err == nil {
 			all, err = t.otherHolders(path, id)
@@ -55,7 +56,7 @@ func (t *Table) Holders(path string, waiters bool) (id ID, holders []Holder, err
 	}
 	t.mu.Lock()
 	if e := t.entries[id]; e != nil {
-		all = e.addOwnLocked(all, waiters)
+		all = e.addOwnLocked(all, waiters, asked)
 	}
 	t.mu.Unlock()
 	var waiting []Holder
@@ -108,8 +109,15 @@ func (t *Table) ask(id ID) (done func()) {
 }
 
 // addOwnLocked adds this process to the holders, and its goroutines that wait if waiters is true: there can be
-// thousands.
-func (e *entry) addOwnLocked(all []Holder, waiters bool) []Holder {
+// thousands. The system was asked since that time.
+func (e *entry) addOwnLocked(all []Holder, waiters bool, asked instant) []Holder {
+	if e.blockedReaderLocked(asked) {
+		// A reader that waits in the kernel has no tag, so it is among all without its PID.
+		isOwn := func(h Holder) bool { return h == Holder{Mode: Shared, Waiting: true} }
+		if i := slices.IndexFunc(all, isOwn); i >= 0 {
+			all = slices.Delete(all, i, i+1)
+		}
+	}
 	switch e.state {
 	case held:
 		all = slices.Insert(all, 0, e.ownLocked())
@@ -117,19 +125,19 @@ func (e *entry) addOwnLocked(all []Holder, waiters bool) []Holder {
 		if !slices.ContainsFunc(all, func(h Holder) bool { return !h.Waiting }) {
 			all = append(all, Holder{Mode: Exclusive}) // somebody holds it
 		}
-		own := Holder{PID: pid, Mode: e.leader.mode, Waiting: true, Since: e.leader.since.time()}
-		// As a reader that waits in the kernel has no tag, it is among all already, without its PID.
-		isOwn := func(h Holder) bool { return h == Holder{Mode: Shared, Waiting: true} }
-		if i := slices.IndexFunc(all, isOwn); i >= 0 && e.leader.blocked && own.Mode == Shared {
-			all[i] = own
-		} else {
-			all = append(all, own)
-		}
+		all = append(all, Holder{PID: pid, Mode: e.leader.mode, Waiting: true, Since: e.leader.since.time()})
 	}
 	for w := e.queue.head; w != nil && waiters; w = w.next {
 		all = append(all, Holder{PID: pid, Mode: w.mode, Waiting: true, Since: w.since.time()})
 	}
 	return all
+}
+
+// blockedReaderLocked reports whether a reader of this process has waited in the kernel since that time. It
+// need not do so any more: a recheck takes it out for a moment.
+func (e *entry) blockedReaderLocked(since instant) bool {
+	isBlocked := e.state == waiting && e.leader.blocked && e.leader.mode == Shared
+	return isBlocked || e.unblockedMode == Shared && e.unblockedAt >= since
 }
 
 // borrow returns a descriptor of the file id for a question. The caller has to give it to adopt.

@@ -88,6 +88,7 @@ func (e *entry) block(ctx context.Context, mode Mode) error {
 		e.askHolderLocked()
 	}
 	e.leader.blocked = false
+	e.unblockedAt, e.unblockedMode = now(), mode
 	return err
 }
 

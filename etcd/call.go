@@ -46,6 +46,22 @@ func (s *Session) call(ctx context.Context, f func(context.Context) error) error
 	}
 }
 
+// maxQuestions is the number of requests about queues that a session sends at a time. Each of them takes
+// etcd the longer the more keys are in the queue. If a thousand goroutines asked at once, most would have
+// no answer in time, and ask again, and etcd would have no time for the signs of life.
+const maxQuestions = 16
+
+// ask is call for a request about a queue.
+func (s *Session) ask(ctx context.Context, f func(context.Context) error) error {
+	select {
+	case s.questions <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.questions }()
+	return s.call(ctx, f)
+}
+
 // retryable reports whether a call that has failed with err may succeed later.
 func retryable(client *clientv3.Client, err error) bool {
 	if client.Ctx().Err() != nil { // it is closed

@@ -152,7 +152,7 @@ func (p *place) enter(ctx context.Context, try bool) (predecessor, error) {
 			conditions = append(conditions, clientv3.Compare(conflict, "=", 0).WithPrefix())
 		}
 		var resp *clientv3.TxnResponse
-		err := p.session().call(ctx, func(ctx context.Context) (err error) {
+		err := p.session().ask(ctx, func(ctx context.Context) (err error) {
 			resp, err = p.session().client.Txn(ctx).If(conditions...).
 				Then(p.lookFor(0), clientv3.OpPut(p.key, "", clientv3.WithLease(p.lease.id))).
 				Else(clientv3.OpGet(p.key), clientv3.OpGet(p.barrierKey(), clientv3.WithKeysOnly())).
@@ -185,7 +185,7 @@ func (p *place) enter(ctx context.Context, try bool) (predecessor, error) {
 // look returns the predecessor. Its error is errRequeue if the key is gone.
 func (p *place) look(ctx context.Context) (predecessor, error) {
 	var resp *clientv3.TxnResponse
-	err := p.session().call(ctx, func(ctx context.Context) (err error) {
+	err := p.session().ask(ctx, func(ctx context.Context) (err error) {
 		resp, err = p.session().client.Txn(ctx).
 			If(clientv3.Compare(clientv3.CreateRevision(p.key), "=", p.rev)).
 			Then(p.lookFor(p.rev)).

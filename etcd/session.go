@@ -29,7 +29,9 @@ var errLostByClose = fmt.Errorf("%w: %w", fasteners.ErrLost, ErrClosed)
 type Session struct {
 	client  *clientv3.Client
 	options options
-	stream  atomic.Uint64 // see watch.go
+
+	questions chan struct{} // has an element for each that is sent
+	stream    atomic.Pointer[stream]
 
 	// ctx is done when the session is closed, and nothing is to be done any more in the background.
 	ctx        context.Context
@@ -45,7 +47,7 @@ type Session struct {
 // NewSession returns a session that uses client, which remains the caller's to close, after the session.
 // It sends nothing: the options are checked, and the lease is granted, when a lock is acquired.
 func NewSession(client *clientv3.Client, opts ...Option) *Session {
-	s := &Session{client: client, options: newOptions(opts)}
+	s := &Session{client: client, options: newOptions(opts), questions: make(chan struct{}, maxQuestions)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }

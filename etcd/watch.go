@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -14,60 +15,98 @@ import (
 // that is dead without a sign of it, no watch hears of anything, and new ones join it. So the metadata of
 // our watches has a number. A session that finds its stream dead uses another number from then on, and
 // gets a stream on another connection.
+type stream struct {
+	number uint64
+	heard  atomic.Int64 // when anything was heard on it, on the clock of now; or 0
+}
+
 const streamKey = "fasteners-stream"
 
-// watchContext returns a context for a watch that is canceled by the server if it has no leader, on a
-// stream with that number. It has no other metadata of ctx: each set would make a stream of its own.
-func watchContext(ctx context.Context, stream uint64) context.Context {
+// context returns a context for a watch on the stream, which the server is to cancel if it has no leader.
+// It has no other metadata of ctx: each set would make a stream of its own.
+func (st *stream) context(ctx context.Context) context.Context {
 	return metadata.NewOutgoingContext(ctx, metadata.Pairs(
 		rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader,
-		streamKey, strconv.FormatUint(stream, 10)))
+		streamKey, strconv.FormatUint(st.number, 10)))
+}
+
+// silent reports whether nothing was heard on the stream for that long.
+func (st *stream) silent(d time.Duration) bool { return now()-time.Duration(st.heard.Load()) >= d }
+
+// currentStream returns the stream for watches that begin now.
+func (s *Session) currentStream() *stream {
+	if st := s.stream.Load(); st != nil {
+		return st
+	}
+	s.stream.CompareAndSwap(nil, new(stream))
+	return s.stream.Load()
 }
 
 // leaveStream makes later watches use another stream, if they use this one now.
-func (s *Session) leaveStream(stream uint64) { s.stream.CompareAndSwap(stream, stream+1) }
+func (s *Session) leaveStream(st *stream) {
+	s.stream.CompareAndSwap(st, &stream{number: st.number + 1})
+}
 
 // waitDeleted waits until that key is deleted. It also returns if ctx is done or the watch fails, so the
 // caller must look.
 //
-// It watches from now on, and not from that revision: etcd serves a watch that begins in the past up to
-// 100 ms later. That the key was deleted in between it finds out by asking, once the watch has begun, if
-// there was any change of etcd at all. It also asks from time to time, as the connection can be dead.
+// It watches from now on, and not from the revision seen: etcd serves a watch that begins in the past up
+// to 100 ms later. That the key was deleted in between it finds out by asking, once the watch has begun,
+// if there was any change of etcd at all. It also asks if it hears nothing, as the connection can be
+// dead.
 func (s *Session) waitDeleted(ctx context.Context, p predecessor) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream := s.stream.Load()
-	tooLate := time.AfterFunc(s.firstTry(), func() {
-		s.leaveStream(stream)
-		cancel()
-	})
-	defer tooLate.Stop()
-	// Watch returns when the watch has begun.
-	events := s.client.Watch(watchContext(ctx, stream), p.key, clientv3.WithFilterPut(), clientv3.WithCreatedNotify())
-	tooLate.Stop()
+	st := s.currentStream()
+	events := s.watch(ctx, cancel, st, p.key)
 	interval := s.options.ttl / 2
 	ask := time.NewTimer(interval)
 	defer ask.Stop()
 	for {
 		select {
 		case resp, ok := <-events:
+			if !ok || resp.Err() != nil {
+				sleep(ctx, minPause)
+				return
+			}
+			st.heard.Store(int64(now()))
 			switch {
 			case len(resp.Events) > 0:
-				return
-			case !ok || resp.Err() != nil:
-				sleep(ctx, minPause)
 				return
 			case resp.Created && resp.Header.Revision > p.seen && !s.exists(ctx, p):
 				return
 			}
 		case <-ask.C:
-			if !s.exists(ctx, p) {
-				s.leaveStream(stream) // which ought to have told
+			if st.silent(interval) && !s.exists(ctx, p) {
+				s.leaveStream(st) // which ought to have told
 				return
 			}
 			ask.Reset(interval)
 		}
 	}
+}
+
+// watch begins a watch, and returns when it has begun. The client begins only one at a time on each
+// stream: so a watch is late only if nothing was heard on the stream, whatever the number of those before
+// it. Then watch leaves the stream, and calls cancel, which must cancel ctx.
+func (s *Session) watch(ctx context.Context, cancel func(), st *stream, key string) clientv3.WatchChan {
+	begun := make(chan struct{})
+	defer close(begun)
+	go func() {
+		for {
+			select {
+			case <-begun:
+				return
+			case <-time.After(s.firstTry()):
+			}
+			if st.silent(s.firstTry()) {
+				s.leaveStream(st)
+				cancel()
+				return
+			}
+		}
+	}()
+	return s.client.Watch(st.context(ctx), key, clientv3.WithFilterPut(), clientv3.WithCreatedNotify())
 }
 
 // exists reports whether the key exists. If there is no answer, it says that it does not, so that its
@@ -80,7 +119,7 @@ func (s *Session) exists(ctx context.Context, p predecessor) bool {
 // created returns the revision at which the key was created, or 0 if it does not exist.
 func (s *Session) created(ctx context.Context, key string) (rev int64, err error) {
 	var resp *clientv3.GetResponse
-	err = s.call(ctx, func(ctx context.Context) (err error) {
+	err = s.ask(ctx, func(ctx context.Context) (err error) {
 		resp, err = s.client.Get(ctx, key, clientv3.WithKeysOnly())
 		return err
 	})

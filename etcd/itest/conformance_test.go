@@ -2,6 +2,7 @@ package itest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/go-fasteners/fasteners"
 	"github.com/go-fasteners/fasteners/etcd"
@@ -12,10 +13,11 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	addr := embedded(t)
 	admin := newClient(t, addr)
-	shared := newSession(t, admin)
+	const long = 30 * time.Second // locks are lost here only when Lose says so
+	shared := newSession(t, admin, etcd.WithTTL(long))
 	for name, session := range map[string]func(*testing.T) *etcd.Session{
 		"one session":  func(*testing.T) *etcd.Session { return shared },
-		"own sessions": func(t *testing.T) *etcd.Session { return newSession(t, newClient(t, addr)) },
+		"own sessions": func(t *testing.T) *etcd.Session { return newSession(t, newClient(t, addr), etcd.WithTTL(long)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

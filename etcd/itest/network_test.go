@@ -100,7 +100,7 @@ func TestDeadLinks(t *testing.T) {
 	members := processes(t, 3, true)
 	proxies := newProxies(t, addrs(members)...)
 	far, near := newClient(t, addrs(proxies)...), newClient(t, addrs(members)...)
-	s := newSession(t, far, etcd.WithTTL(4*time.Second))
+	s := newSession(t, far, etcd.WithTTL(8*time.Second))
 	held, other := etcd.NewLock(s, "held"), etcd.NewLock(newSession(t, near), "waited for")
 	waiter := etcd.NewLock(s, "waited for")
 	for i, p := range proxies {
@@ -118,7 +118,7 @@ func TestDeadLinks(t *testing.T) {
 		select {
 		case <-ctx.Done():
 			t.Errorf("link %d: %v", i, context.Cause(ctx))
-		case <-time.After(6 * time.Second):
+		case <-time.After(9 * time.Second):
 		}
 		must(t, other.Release())
 		must(t, <-acquired)

@@ -43,7 +43,7 @@ after Ctrl-C, which ends the run early.`,
 			if isWorker() {
 				return runStressWorker()
 			}
-			if o.peer != "" && !cmd.Flags().Changed("removals") {
+			if (o.peer != "" || removeAfterRelease) && !cmd.Flags().Changed("removals") {
 				o.removals = false
 			}
 			if err := o.validate(); err != nil {
@@ -86,6 +86,8 @@ func (o *stressOptions) validate() error {
 		return usageError("--kills must be 0 to %d", maxKills)
 	case o.peer != "" && o.peer != "python":
 		return usageError("--peer knows only python, not %q", o.peer)
+	case removeAfterRelease && o.removals:
+		return usageError("--removals: a lock file cannot be removed by its holder on this system")
 	case o.peer != "" && o.removals:
 		return usageError("--peer python does not go with --removals: Python's fasteners does not notice a removed file")
 	}

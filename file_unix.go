@@ -156,7 +156,7 @@ func duplicate(fd uintptr) (int, table.Mode, error) {
 	case unix.O_WRONLY:
 		modes = table.Exclusive
 	}
-	own, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	own, err := posix.Duplicate(fd)
 	return own, modes, err
 }
 

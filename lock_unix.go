@@ -96,7 +96,7 @@ func (f *file) Duplicate() (*os.File, error) {
 	if f.OwnedByProcess() {
 		return nil, errOwnedByProcess
 	}
-	fd, err := unix.FcntlInt(uintptr(f.FD), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := posix.Duplicate(uintptr(f.FD))
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,9 @@ func build(binary string, flags ...string) error {
 		}
 		return os.WriteFile(binary, content, 0o777)
 	}
-	out, err := exec.Command("go", append(append([]string{"build"}, flags...), "-o", binary, ".")...).CombinedOutput()
+	cmd := exec.Command("go", append(append([]string{"build"}, flags...), "-o", binary, ".")...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // it starts faster without the dynamic linker
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}

@@ -116,6 +116,11 @@ func (h *handle) acquire(ctx context.Context, m mode, try bool, hold *hold) erro
 	if ctx.Err() != nil {
 		return contextError(ctx)
 	}
+	if d := h.db.options.timeout; d > 0 && !try {
+		limited, cancel := context.WithTimeout(ctx, d)
+		defer cancel()
+		ctx = limited
+	}
 	w := h.db.enter(h.name, m, try, hold)
 	select {
 	case <-w.resolved:
@@ -125,8 +130,11 @@ func (h *handle) acquire(ctx context.Context, m mode, try bool, hold *hold) erro
 		return w.err
 	}
 	err := contextError(ctx)
-	if trouble := w.leave(); trouble != nil {
-		err = &causedError{err, trouble}
+	switch held, trouble := w.leave(); {
+	case held:
+		return &fasteners.HeldError{Err: err}
+	case trouble != nil:
+		return &causedError{err, trouble}
 	}
 	return err
 }

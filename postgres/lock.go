@@ -30,8 +30,8 @@ func NewLock(db *DB, name string) *Lock { return &Lock{handle: handle{db: db, na
 // left, Acquire waits, too.
 //
 // If it fails, Acquire returns an [*fs.PathError], whose Path is the name, and the lock is not held. The
-// error wraps ctx.Err(), together with the last error of the server if the wait was for that; or
-// [ErrClosed], [ErrPooler], another error of the server, or [fs.ErrInvalid] if the name or an option is
+// error wraps ctx.Err(), in a [fasteners.HeldError] if somebody else holds the lock, and together with the last
+// error of the server if the wait was for that; or [ErrClosed], [ErrPooler], another error of the server, or [fs.ErrInvalid] if the name or an option is
 // invalid.
 //
 // The caller does not get to know when the lock is lost, before it releases it: see [Lock.Hold].

@@ -355,3 +355,41 @@ func TestLongTransaction(t *testing.T) {
 	must(t, release())
 	<-other.Done()
 }
+
+// The timeout bounds the wait, and not the work. Its error tells a lock that is held from a server that does not
+// answer.
+func TestTimeout(t *testing.T) {
+	s := commonServer(t)
+	timeout := postgres.WithTimeout(50 * time.Millisecond)
+	a := postgres.NewLock(newDB(t, s, postgres.WithTimeout(time.Minute)), t.Name())
+	must(t, fasteners.WithLock(background, a, func(ctx context.Context) error {
+		if _, ok := ctx.Deadline(); ok {
+			t.Error("the timeout is one of the work, too")
+		}
+		return nil
+	}))
+	must(t, a.Acquire(background))
+	isHeldError := func(lock *postgres.Lock) bool {
+		t.Helper()
+		err := lock.Acquire(background)
+		wantErr(t, err, context.DeadlineExceeded)
+		var held *fasteners.HeldError
+		return errors.As(err, &held)
+	}
+	other := newDB(t, s, timeout)
+	for range 100 {
+		if isHeldError(postgres.NewLock(other, t.Name())) {
+			break // the first ones may not have connected in time
+		}
+	}
+	for range 2 {
+		if !isHeldError(postgres.NewLock(other, t.Name())) {
+			t.Error("the error does not say that the lock is held")
+		}
+	}
+	must(t, a.Release())
+	if isHeldError(postgres.NewLock(newDBAt(t, s, "127.0.0.1:1", timeout), t.Name())) {
+		t.Error("the error says that a lock is held whose server cannot be reached")
+	}
+	wantErr(t, postgres.NewLock(newDB(t, s, postgres.WithTimeout(-1)), "x").Acquire(background), fs.ErrInvalid)
+}

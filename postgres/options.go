@@ -20,7 +20,8 @@ func (f option) apply(o *options) { f(o) }
 type options struct {
 	ttl      time.Duration
 	margin   time.Duration
-	sequence string // as SQL has it; "" for no tokens
+	timeout  time.Duration // or 0
+	sequence string        // as SQL has it; "" for no tokens
 	pooler   bool
 	logger   *slog.Logger // or nil
 	invalid  error        // what is wrong with the options
@@ -45,6 +46,17 @@ func WithTTL(ttl time.Duration) Option {
 		return invalid("TTL out of range")
 	}
 	return option(func(o *options) { o.ttl = ttl.Truncate(time.Millisecond) })
+}
+
+// WithTimeout bounds each wait for a lock: an acquire that has waited for d fails with an error that wraps
+// [context.DeadlineExceeded]. Unlike a deadline of the context, it does not bound the function that
+// [fasteners.WithLock] calls. Zero is no timeout. If d is negative, acquiring a lock fails with
+// [fs.ErrInvalid].
+func WithTimeout(d time.Duration) Option {
+	if d < 0 {
+		return invalid("negative timeout")
+	}
+	return option(func(o *options) { o.timeout = d })
 }
 
 // WithSequence sets the sequence that tokens are taken from: see [fasteners.Token]. The default is

@@ -32,9 +32,10 @@ type entry struct {
 	trouble error     // why the server could not be asked, or nil
 
 	// stop makes the goroutine that serves the queue give up its wait, which is for a lock in mode asked. It
-	// is nil if there is no such wait.
-	stop  context.CancelFunc
-	asked mode
+	// is nil if there is no such wait. While asking, the server has been asked, and has not answered.
+	stop   context.CancelFunc
+	asked  mode
+	asking bool
 }
 
 // A waiter is one goroutine in a queue.
@@ -120,9 +121,10 @@ func (w *waiter) resolveLocked(g *grant, err error) {
 	close(w.resolved)
 }
 
-// leave ends the wait of w for a goroutine that gives up. What it was granted at the last moment it gives
-// back. It returns why the server could not be asked, or nil.
-func (w *waiter) leave() error {
+// leave ends the wait of w for a goroutine that gives up. What it was granted at the last moment it gives back.
+// It reports whether somebody else has held the lock, as far as is known, and otherwise why the server could
+// not be asked, or nil.
+func (w *waiter) leave() (held bool, trouble error) {
 	e := w.entry
 	e.db.mu.Lock()
 	defer e.db.mu.Unlock()
@@ -131,10 +133,10 @@ func (w *waiter) leave() error {
 		if w.err == nil {
 			go w.hold.release()
 		}
-		return nil
+		return false, nil
 	default:
 	}
-	trouble := e.trouble
+	held, trouble = e.asking || e.grant != nil, e.trouble
 	e.removeLocked(w)
 	if head := e.headLocked(); e.stop != nil && (head == nil || head.mode != e.asked) {
 		e.stop()
@@ -142,7 +144,7 @@ func (w *waiter) leave() error {
 	if e.grant != nil {
 		e.grant.interruptLocked() // it admits readers that have waited for w, a writer
 	}
-	return trouble
+	return held, trouble
 }
 
 // becomeHeldLocked makes the first waiter a holder, and if it is a reader, all those behind it up to the next

@@ -105,7 +105,9 @@ func (e *entry) session(ctx context.Context, try bool) (*session, error) {
 
 // acquire acquires the lock from the server.
 func (s *session) acquire(ctx context.Context, e *entry, m mode, try bool) (*grant, error) {
+	e.setAsking(true)
 	token, sent, err := s.lock(ctx, e.key, m, try)
+	e.setAsking(false)
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +122,12 @@ func (e *entry) failTries(err error) {
 	e.db.mu.Lock()
 	defer e.db.mu.Unlock()
 	e.failTriesLocked(err)
+}
+
+func (e *entry) setAsking(asking bool) {
+	e.db.mu.Lock()
+	defer e.db.mu.Unlock()
+	e.asking = asking
 }
 
 func (e *entry) setTrouble(err error) {

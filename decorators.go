@@ -8,7 +8,7 @@ import (
 )
 
 // A Locker is an exclusive lock whose acquisition can be bounded by a context, such as an
-// [InterProcessLock] or a distributed lock.
+// [InterProcessLock] or a distributed lock. Package lockertest tests implementations.
 type Locker interface {
 	Acquire(context.Context) error
 	Release() error

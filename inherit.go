@@ -22,17 +22,17 @@ import (
 // wraps [fs.ErrPermission]. It must stay open as long as the lock is used.
 //
 // A writer that waits for readers does not keep new readers from acquiring the lock: see
-// [WithReaderPreference]. Two locks that are made with the same open file description do not exclude each
-// other, as both have the same owner. Use one in all goroutines.
+// [WithReaderPreference]. Locks that are made with one Option exclude each other. Those of two Options with the
+// same open file description do not, as they have the same owner.
 //
 // Only Linux has such locks, on most file systems. Elsewhere acquiring the lock fails with
 // [errors.ErrUnsupported]. A nil f is ignored.
 func WithFile(f *os.File) Option {
-	return option(func(o *options) {
-		if f != nil {
-			o.table = table.New(&inherited{f: f}, idleTimeout)
-		}
-	})
+	if f == nil {
+		return option(func(*options) {})
+	}
+	t := table.New(&inherited{f: f}, idleTimeout) // for all locks that are made with this Option
+	return option(func(o *options) { o.table = t })
 }
 
 var errOwnedByProcess = fmt.Errorf("locks belong to processes here: %w", errors.ErrUnsupported)

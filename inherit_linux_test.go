@@ -140,6 +140,15 @@ func TestWithFile(t *testing.T) {
 		t.Errorf("acquired twice: %t, %v", ok, err)
 	}
 	must(t, l.Release())
+
+	// Locks that are made with one Option exclude each other.
+	option := fasteners.WithFile(f)
+	l, rw := fasteners.NewInterProcessLock("given", option), fasteners.NewInterProcessReaderWriterLock("given", option)
+	must(t, l.Acquire(background))
+	if ok, err := rw.TryAcquireReadLock(); ok || err != nil {
+		t.Errorf("acquired beside another lock of the same Option: %t, %v", ok, err)
+	}
+	must(t, l.Release())
 }
 
 func TestWithFileModes(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"time"
@@ -238,36 +237,3 @@ func names(holds []*hold) string {
 	}
 	return strings.Join(paths, ", ")
 }
-
-// contextOfSignals returns a context that is done when a signal comes that would end the process. Its
-// cause is a *signalError then. After stop, signals do what they did before, and the context stays as it
-// is.
-func contextOfSignals() (ctx context.Context, stop func()) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, endingSignals()...)
-	stopped, ended := make(chan bool), make(chan bool)
-	go func() {
-		defer close(ended)
-		select {
-		case s := <-signals:
-			cancel(&signalError{s})
-		case <-stopped:
-		}
-	}()
-	return ctx, func() {
-		signal.Stop(signals)
-		close(stopped)
-		<-ended
-		select {
-		case s := <-signals: // that came just before
-			cancel(&signalError{s})
-		default:
-		}
-	}
-}
-
-// A signalError says that a signal has ended a wait.
-type signalError struct{ signal os.Signal }
-
-func (e *signalError) Error() string { return e.signal.String() }

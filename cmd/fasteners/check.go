@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -75,8 +73,8 @@ type fileSystem struct {
 }
 
 func runCheck(cmd *cobra.Command, dir string, asJSON bool) (err error) {
-	ctx, cancel := untilInterrupted(cmd.Context())
-	defer cancel()
+	ctx, stop := contextOfSignals()
+	defer stop()
 	c, err := newChecker(ctx, dir)
 	if err != nil {
 		return err
@@ -159,47 +157,13 @@ func printJSON(out io.Writer, v any) error {
 	return err
 }
 
-// untilInterrupted returns a context that ends with the first signal that asks the program to end. The
-// next one ends the program. Nor does the program end before it has removed its files because nobody
-// reads what it prints.
-func untilInterrupted(parent context.Context) (context.Context, context.CancelFunc) {
-	if parent == nil {
-		parent = context.Background()
-	}
-	ctx, cancel := context.WithCancelCause(parent)
-	signal.Ignore(syscall.SIGPIPE)
-	signals := make(chan os.Signal, 1)
-	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
-		if !signal.Ignored(s) { // as by nohup(1)
-			signal.Notify(signals, s)
-		}
-	}
-	go func() {
-		select {
-		case s := <-signals:
-			cancel(&interruptedError{s})
-		case <-ctx.Done():
-		}
-		signal.Stop(signals)
-	}()
-	return ctx, func() { cancel(nil) }
-}
-
-type interruptedError struct{ signal os.Signal }
-
-func (e *interruptedError) Error() string { return e.signal.String() }
-
 // interruption returns the error of a program that ends because of the signal that has ended ctx.
 func interruption(ctx context.Context) error {
-	var e *interruptedError
+	var e *signalError
 	if !errors.As(context.Cause(ctx), &e) {
 		return ctx.Err()
 	}
-	status := exitSignalBase
-	if s, ok := e.signal.(syscall.Signal); ok {
-		status += int(s)
-	}
-	return &statusError{status, nil}
+	return &statusError{exitSignalBase + e.number(), nil}
 }
 
 // A checker has what all checks need: a directory and some workers.

@@ -2,15 +2,19 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-fasteners/fasteners"
 )
@@ -215,4 +219,78 @@ func TestWatch(t *testing.T) {
 		list.expect(list.out, path+": held by process ")
 	}
 	holder.end(0)
+}
+
+// Status and list tell who waits.
+func TestWaitersAreListed(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the system does not tell who waits")
+	}
+	path := lockPath(t)
+	holder := startRun(t, path)
+	holder.held()
+	waiter := startRun(t, path)
+	until(func() bool { return waiters(path) == 1 })
+	for _, args := range [][]string{{"status", path}, {"list", filepath.Dir(path)}} {
+		out, _ := command(args...).Output()
+		want := fmt.Sprintf("\n\tprocess %d (fasteners)", waiter.cmd.Process.Pid)
+		if !strings.Contains(string(out), want) || !strings.Contains(string(out), "waits") {
+			t.Errorf("%v prints %q, want a line with %q", args, out, want)
+		}
+		var states []lockState
+		out, _ = command(append(args, "--json")...).Output()
+		must(t, json.Unmarshal(out, &states))
+		if len(states) != 1 || len(states[0].Holders) != 1 || len(states[0].Waiters) != 1 ||
+			states[0].Waiters[0].PID != waiter.cmd.Process.Pid || states[0].Holders[0].PID != holder.cmd.Process.Pid {
+			t.Errorf("%v prints %s", args, out)
+		}
+	}
+	waiter.in.Close()
+	holder.end(0)
+	waiter.exit(0)
+}
+
+// Nobody loses the lock by a sweep, whenever it comes.
+func TestSweepAmongUsers(t *testing.T) {
+	dir := t.TempDir()
+	log, path := filepath.Join(t.TempDir(), "log"), filepath.Join(dir, "a.lock")
+	const enough = 5 // removals
+	var users, sweeper sync.WaitGroup
+	var swept, written atomic.Int64
+	for range 2 {
+		users.Go(func() {
+			for swept.Load() < enough {
+				time.Sleep(rand.N(10 * time.Millisecond)) // or the lock would hardly be free
+				written.Add(1)
+				cmd := command("run", path, "--", os.Args[0], log)
+				cmd.Env = append(os.Environ(), toolVar+"=append")
+				if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+					t.Errorf("%v: %s", err, out) // it would tell if it had lost the lock
+				}
+			}
+		})
+	}
+	stop := make(chan struct{})
+	sweeper.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			out, err := command("sweep", dir).Output()
+			if err != nil && runtime.GOOS != "windows" {
+				t.Error(err)
+			}
+			swept.Add(int64(strings.Count(string(out), "\n")))
+		}
+	})
+	users.Wait()
+	close(stop)
+	sweeper.Wait()
+	content, err := os.ReadFile(log)
+	must(t, err)
+	if got := int64(strings.Count(string(content), "\n")); got != written.Load() {
+		t.Errorf("%d lines were written, want %d", got, written.Load())
+	}
 }

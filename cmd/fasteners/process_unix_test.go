@@ -214,7 +214,7 @@ func TestTerminal(t *testing.T) {
 // A command that has left the process group gets the signals of the keys from the program.
 func TestTerminalOfOtherGroup(t *testing.T) {
 	if _, err := exec.LookPath("setsid"); err != nil {
-		t.Skip("missing: setsid")
+		skipOrFail(t, "setsid")
 	}
 	term := newTerminal(t, toolVar+"=signals")
 	term.run("fasteners run l -- setsid "+os.Args[0]+"; echo status $?", "held ")

@@ -120,8 +120,8 @@ type stressRun struct {
 }
 
 func runStress(cmd *cobra.Command, parent string, o stressOptions) (err error) {
-	ctx, cancel := untilInterrupted(cmd.Context())
-	defer cancel()
+	ctx, stop := contextOfSignals()
+	defer stop()
 	r := &stressRun{stressOptions: o, ctx: ctx, line: newProgressLine(cmd.ErrOrStderr()),
 		found: make(chan violation, 1024), dumps: make(chan string, 16), chance: rand.New(rand.NewPCG(o.seed, 1<<63))}
 	if o.peer != "" {

@@ -24,8 +24,10 @@ func isWorker() bool { return os.Getenv(workerVar) != "" }
 // one that has started the worker gets them, too, and ends the worker when it is time.
 func ignoreTerminal() { signal.Ignore(os.Interrupt, syscall.SIGHUP) }
 
-// newWorkDir creates a directory for the workers in parent, and returns its absolute path.
+// newWorkDir creates a directory for the workers in parent, and returns its absolute path. From now on,
+// the program does not end before it has removed the directory because nobody reads what it prints.
 func newWorkDir(parent, prefix string) (string, error) {
+	signal.Ignore(syscall.SIGPIPE)
 	if parent == "" { // which means another directory to MkdirTemp
 		return "", usageError("the name of the directory is empty")
 	}

@@ -65,6 +65,6 @@
 //
 // # Errors
 //
-// Lock methods return errors of type [*fs.PathError], with Op "acquire", "release", "downgrade" or
-// "holders". Use [errors.Is] and [errors.As] to test for their cause.
+// Lock methods return errors of type [*fs.PathError], with Op "acquire", "release", "downgrade", "duplicate"
+// or "holders". Use [errors.Is] and [errors.As] to test for their cause.
 package fasteners

@@ -9,7 +9,7 @@ import (
 
 var (
 	// ErrNotAcquired is wrapped by the error returned when releasing or downgrading a lock that is not
-	// held. Nothing has changed then.
+	// held, or asking for its File. Nothing has changed then.
 	ErrNotAcquired = errors.New("lock is not acquired")
 
 	// ErrReplaced is wrapped by the error returned when releasing a lock whose path no longer names the

@@ -51,6 +51,24 @@ func TestSignalsArePassedOn(t *testing.T) {
 	p.exit(3)
 }
 
+// A signal that is ignored at the start, as by nohup, stays so.
+func TestIgnoredSignalIsNotPassedOn(t *testing.T) {
+	cmd := command("run", lockPath(t), "--", os.Args[0])
+	p := startProcess(t, &exec.Cmd{
+		Path: "/bin/sh",
+		Args: append([]string{"sh", "-c", `trap "" HUP; exec "$@"`, "sh"}, cmd.Args...),
+		Env:  append(os.Environ(), toolVar+"=signals"),
+	})
+	p.held()
+	for _, s := range []syscall.Signal{unix.SIGHUP, unix.SIGUSR1, unix.SIGTERM} {
+		must(t, p.cmd.Process.Signal(s))
+		if s != unix.SIGHUP {
+			p.expect(p.out, unix.SignalName(s))
+		}
+	}
+	p.exit(3)
+}
+
 // A command that does not end after a signal is killed.
 func TestKillAfter(t *testing.T) {
 	path := lockPath(t)

@@ -216,20 +216,6 @@ func (j *job) busyError(err error) error {
 	return e
 }
 
-// describe describes the holders that hold a lock.
-func describe(holders []fasteners.Holder) string {
-	var names []string
-	for _, h := range holders {
-		if !h.Waiting {
-			names = append(names, printable(h.String()))
-		}
-	}
-	if len(names) == 0 {
-		return "an unknown process"
-	}
-	return strings.Join(names, ", ")
-}
-
 func names(holds []*hold) string {
 	var paths []string
 	for _, h := range holds {

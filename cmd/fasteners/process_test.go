@@ -233,7 +233,7 @@ func TestWaitersAreListed(t *testing.T) {
 	until(func() bool { return waiters(path) == 1 })
 	for _, args := range [][]string{{"status", path}, {"list", filepath.Dir(path)}} {
 		out, _ := command(args...).Output()
-		want := fmt.Sprintf("\n\tprocess %d (fasteners)", waiter.cmd.Process.Pid)
+		want := fmt.Sprintf("\n\tprocess %d (fasteners run /", waiter.cmd.Process.Pid)
 		if !strings.Contains(string(out), want) || !strings.Contains(string(out), "waits") {
 			t.Errorf("%v prints %q, want a line with %q", args, out, want)
 		}

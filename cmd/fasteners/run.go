@@ -69,8 +69,8 @@ when run is killed, if the system can do that: Linux and Windows can. With --rem
 the command has left running loses the lock when run exits.
 
 Signals to run are passed on to the command. Of the signals that run was started to ignore,
-the command goes on to ignore only SIGHUP and SIGINT. If the lock file is removed or replaced while
-the command runs, run says so; with --kill-after, it ends the command.`,
+the command goes on to ignore only SIGHUP and SIGINT. If the lock file is removed or
+replaced while the command runs, run says so; with --kill-after, it ends the command.`,
 		Example: `  fasteners run backup.lock -- tar -cf backup.tar data
   fasteners run --wait 30 --shared report.lock -- ./print-report
   fasteners run --if-busy=skip /run/lock/sync.lock -- ./sync    # for cron

@@ -87,6 +87,35 @@ func printable(text string) string {
 	return s.String()
 }
 
+// describe describes the holders that hold a lock.
+func describe(holders []fasteners.Holder) string {
+	var names []string
+	for _, h := range holders {
+		if !h.Waiting {
+			names = append(names, describeOne(h))
+		}
+	}
+	if len(names) == 0 {
+		return "an unknown process"
+	}
+	return strings.Join(names, ", ")
+}
+
+// describeOne describes a process. If that runs this program, its arguments say what the lock is for.
+func describeOne(h fasteners.Holder) string {
+	if h.Command == "fasteners" || h.Command == "flock" {
+		if args := arguments(h.PID); len(args) > 1 {
+			const most = 60
+			text := []rune(h.Command + " " + strings.Join(args[1:], " "))
+			if len(text) > most {
+				text = append(text[:most-1], '…')
+			}
+			h.Command = string(text)
+		}
+	}
+	return printable(h.String())
+}
+
 // print prints the state: a line for the lock, and one for each process that waits.
 func (s *lockState) print(w io.Writer) {
 	switch {
@@ -100,7 +129,7 @@ func (s *lockState) print(w io.Writer) {
 	for _, h := range s.holders {
 		if h.Waiting {
 			h.Waiting = false // it is in the line already
-			fmt.Fprintf(w, "\t%s waits%s\n", printable(h.String()), shared(h))
+			fmt.Fprintf(w, "\t%s waits%s\n", describeOne(h), shared(h))
 		}
 	}
 }

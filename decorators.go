@@ -3,66 +3,7 @@ package fasteners
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 )
-
-// A Locker is an exclusive lock whose acquisition can be bounded by a context, such as an
-// [InterProcessLock] or a distributed lock. Package lockertest tests implementations.
-type Locker interface {
-	Acquire(context.Context) error
-	Release() error
-}
-
-// A ReaderWriterLocker is a lock that either one writer or any number of readers hold, and whose
-// acquisition can be bounded by a context, such as an [InterProcessReaderWriterLock].
-type ReaderWriterLocker interface {
-	AcquireReadLock(context.Context) error
-	ReleaseReadLock() error
-	AcquireWriteLock(context.Context) error
-	ReleaseWriteLock() error
-}
-
-// A ContextLocker is a [Locker] that tells its holds apart, and supplies a context for each. [InterProcessLock]
-// is one. [WithLock] uses Hold instead of Acquire and Release where a Locker has it. A type that embeds the
-// interface Locker does not have it, whatever lock is inside.
-//
-// Hold acquires the lock as Acquire does. The context held is derived from ctx. It is done when the lock is
-// released, and as soon as somebody else may have the lock, as far as that can be noticed: then its cause
-// ([context.Cause]) wraps [ErrLost]. The function release ends this hold and no other. If it is called
-// again, or the hold has been ended by Release, its error wraps [ErrNotAcquired].
-type ContextLocker interface {
-	Hold(ctx context.Context) (held context.Context, release func() error, err error)
-}
-
-// A ContextReaderWriterLocker is for a [ReaderWriterLocker] what a [ContextLocker] is for a [Locker].
-// [InterProcessReaderWriterLock] is one. [WithReadLock] and [WithWriteLock] use it.
-type ContextReaderWriterLocker interface {
-	HoldRead(ctx context.Context) (held context.Context, release func() error, err error)
-	HoldWrite(ctx context.Context) (held context.Context, release func() error, err error)
-}
-
-// Token returns the fencing token of the innermost hold that ctx is the context of and that has a token. A
-// token is greater than that of every earlier hold of the same lock that excludes this one. So a resource
-// that refuses a token below the greatest it has seen refuses the writes of a holder that has lost the lock.
-//
-// Locks on other machines have tokens ([ContextWithToken]). Lock files have none.
-func Token(ctx context.Context) (token int64, ok bool) {
-	token, ok = ctx.Value(tokenKey{}).(int64)
-	return token, ok
-}
-
-// ContextWithToken returns a context derived from ctx that has a fencing token. It is for those who implement
-// a [ContextLocker].
-func ContextWithToken(ctx context.Context, token int64) context.Context {
-	return context.WithValue(ctx, tokenKey{}, token)
-}
-
-type tokenKey struct{}
-
-// ErrLost is wrapped by the cause of the end of a hold's context if somebody else may have acquired the lock
-// meanwhile. [ErrReplaced] wraps it.
-var ErrLost = errors.New("lock was lost")
 
 // WithLock acquires l, calls fn, and releases l, even if fn panics or calls [runtime.Goexit]. To bound the
 // wait for l, but not fn, use [WithTimeout].
@@ -80,9 +21,9 @@ func WithLock(ctx context.Context, l Locker, fn func(context.Context) error) err
 		return errNilArgument
 	}
 	if c, ok := l.(ContextLocker); ok {
-		return withHold(ctx, c.Hold, fn)
+		return with(ctx, c.Hold, fn)
 	}
-	return with(ctx, l.Acquire, l.Release, fn)
+	return with(ctx, plain(l.Acquire, l.Release), fn)
 }
 
 // WithReadLock calls fn while it holds l as a reader. Otherwise it behaves like [WithLock].
@@ -91,9 +32,9 @@ func WithReadLock(ctx context.Context, l ReaderWriterLocker, fn func(context.Con
 		return errNilArgument
 	}
 	if c, ok := l.(ContextReaderWriterLocker); ok {
-		return withHold(ctx, c.HoldRead, fn)
+		return with(ctx, c.HoldRead, fn)
 	}
-	return with(ctx, l.AcquireReadLock, l.ReleaseReadLock, fn)
+	return with(ctx, plain(l.AcquireReadLock, l.ReleaseReadLock), fn)
 }
 
 // WithWriteLock calls fn while it holds l as a writer. Otherwise it behaves like [WithLock].
@@ -102,9 +43,9 @@ func WithWriteLock(ctx context.Context, l ReaderWriterLocker, fn func(context.Co
 		return errNilArgument
 	}
 	if c, ok := l.(ContextReaderWriterLocker); ok {
-		return withHold(ctx, c.HoldWrite, fn)
+		return with(ctx, c.HoldWrite, fn)
 	}
-	return with(ctx, l.AcquireWriteLock, l.ReleaseWriteLock, fn)
+	return with(ctx, plain(l.AcquireWriteLock, l.ReleaseWriteLock), fn)
 }
 
 // InterProcessLocked returns a function that calls fn while it holds an [InterProcessLock] on path, as
@@ -128,25 +69,22 @@ func InterProcessWriteLocked(path string, fn func(context.Context) error, opts .
 	return func(ctx context.Context) error { return WithWriteLock(ctx, l, fn) }
 }
 
-var errNilArgument = fmt.Errorf("fasteners: nil lock or function: %w", fs.ErrInvalid)
+// A holdFunc acquires a lock as the method of a [ContextLocker] does.
+type holdFunc func(context.Context) (held context.Context, release func() error, err error)
 
-func with(ctx context.Context, acquire func(context.Context) error, release func() error, fn func(context.Context) error) error {
-	if err := acquire(ctx); err != nil {
-		return err
+// plain returns the holdFunc of a lock that supplies no contexts.
+func plain(acquire func(context.Context) error, release func() error) holdFunc {
+	return func(ctx context.Context) (context.Context, func() error, error) {
+		return ctx, release, acquire(ctx)
 	}
-	return callAndRelease(ctx, release, fn)
 }
 
-func withHold(ctx context.Context, hold func(context.Context) (context.Context, func() error, error), fn func(context.Context) error) error {
+// with releases the lock in a deferred call, since fn may panic or call runtime.Goexit.
+func with(ctx context.Context, hold holdFunc, fn func(context.Context) error) (err error) {
 	held, release, err := hold(ctx)
 	if err != nil {
 		return err
 	}
-	return callAndRelease(held, release, fn)
-}
-
-func callAndRelease(ctx context.Context, release func() error, fn func(context.Context) error) (err error) {
-	// Deferred, since fn may panic or call runtime.Goexit.
 	defer func() {
 		switch releaseErr := release(); {
 		case err == nil:
@@ -155,5 +93,5 @@ func callAndRelease(ctx context.Context, release func() error, fn func(context.C
 			err = errors.Join(err, releaseErr)
 		}
 	}()
-	return fn(ctx)
+	return fn(held)
 }

@@ -10,15 +10,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-fasteners/fasteners/internal/table"
+	"github.com/go-fasteners/fasteners/internal/locktable"
 )
 
 // LockByEvents acquires the lock as the table does, but without its timers: if a wake-up is lost, it
 // waits forever.
 func LockByEvents(ctx context.Context, path string, exclusive bool) (release func() error, err error) {
-	mode := table.Shared
+	mode := locktable.Shared
 	if exclusive {
-		mode = table.Exclusive
+		mode = locktable.Exclusive
 	}
 	f, id, err := new(system).Create(path, mode, 0o666)
 	if err != nil {
@@ -37,14 +37,14 @@ func LockByEvents(ctx context.Context, path string, exclusive bool) (release fun
 	return release, nil
 }
 
-func wait(ctx context.Context, f table.File, id table.ID, mode table.Mode) (err error) {
+func wait(ctx context.Context, f locktable.File, id locktable.ID, mode locktable.Mode) (err error) {
 	if ok, err := f.TryLock(mode); ok || err != nil {
 		return err
 	}
 	released, stop := new(system).Watch(id, mode)
 	defer func() { stop(err == nil) }()
 	for {
-		if mode == table.Exclusive {
+		if mode == locktable.Exclusive {
 			if err := f.LockPending(); err != nil {
 				return err
 			}
@@ -67,12 +67,12 @@ func TestNoLostWakeupsBetweenFiles(t *testing.T) {
 	var holders atomic.Int64 // a reader counts 1, a writer 1000
 	var wg sync.WaitGroup
 	for range 6 {
-		f, id, err := new(system).Create(path, table.Exclusive, 0o666)
+		f, id, err := new(system).Create(path, locktable.Exclusive, 0o666)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		hold := func(mode table.Mode, weight int64, timeout time.Duration) error {
+		hold := func(mode locktable.Mode, weight int64, timeout time.Duration) error {
 			ctx, cancel := context.WithTimeout(context.Background(), timeout)
 			defer cancel()
 			err := wait(ctx, f, id, mode)
@@ -88,9 +88,9 @@ func TestNoLostWakeupsBetweenFiles(t *testing.T) {
 		}
 		wg.Go(func() {
 			for range 1000 {
-				mode, weight, timeout := table.Shared, int64(1), time.Hour
+				mode, weight, timeout := locktable.Shared, int64(1), time.Hour
 				if rand.N(3) == 0 {
-					mode, weight = table.Exclusive, 1000
+					mode, weight = locktable.Exclusive, 1000
 				}
 				if rand.N(3) == 0 {
 					timeout = rand.N(time.Millisecond)
@@ -108,20 +108,20 @@ func TestNoLostWakeupsBetweenFiles(t *testing.T) {
 // waiters, as one of them may have failed to acquire the lock at that moment.
 func TestLockPendingWakesWaiters(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	var files [3]table.File
-	var id table.ID
+	var files [3]locktable.File
+	var id locktable.ID
 	for i := range files {
 		var err error
-		files[i], id, err = new(system).Create(path, table.Exclusive, 0o666)
+		files[i], id, err = new(system).Create(path, locktable.Exclusive, 0o666)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer files[i].Close()
 	}
 	holder, waiter, pending := files[0], files[1], files[2]
-	for _, test := range []struct{ holder, waiter table.Mode }{
-		{table.Exclusive, table.Shared},
-		{table.Shared, table.Exclusive},
+	for _, test := range []struct{ holder, waiter locktable.Mode }{
+		{locktable.Exclusive, locktable.Shared},
+		{locktable.Shared, locktable.Exclusive},
 	} {
 		if ok, err := holder.TryLock(test.holder); !ok || err != nil {
 			t.Fatal(ok, err)

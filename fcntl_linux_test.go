@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/go-fasteners/fasteners/internal/locktable"
 	"github.com/go-fasteners/fasteners/internal/posix"
-	"github.com/go-fasteners/fasteners/internal/table"
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
@@ -28,7 +28,7 @@ func openTwice(t *testing.T) (a, b *file) {
 	path := filepath.Join(t.TempDir(), "lock")
 	var files []*file
 	for range 2 {
-		f, _, err := new(system).Create(path, table.Exclusive, 0o666)
+		f, _, err := new(system).Create(path, locktable.Exclusive, 0o666)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +36,7 @@ func openTwice(t *testing.T) (a, b *file) {
 		files = append(files, f.(*file))
 	}
 	a, b = files[0], files[1]
-	mustLock(t, a, table.Exclusive)
+	mustLock(t, a, locktable.Exclusive)
 	holder, err := b.Conflict(unix.F_WRLCK, posix.Whole)
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func openTwice(t *testing.T) (a, b *file) {
 	return a, b
 }
 
-func mustLock(t *testing.T, f *file, mode table.Mode) {
+func mustLock(t *testing.T, f *file, mode locktable.Mode) {
 	t.Helper()
 	if ok, err := f.TryLock(mode); !ok || err != nil {
 		t.Fatal(ok, err)
@@ -80,7 +80,7 @@ var (
 // The locked ranges are those of docs/protocol.md.
 func TestRanges(t *testing.T) {
 	a, b := openTwice(t)
-	for mode, typ := range map[table.Mode]int16{table.Exclusive: unix.F_WRLCK, table.Shared: unix.F_RDLCK} {
+	for mode, typ := range map[locktable.Mode]int16{locktable.Exclusive: unix.F_WRLCK, locktable.Shared: unix.F_RDLCK} {
 		mustLock(t, a, mode)
 		checkConflict(t, b, unix.F_WRLCK, firstByte, typ, a.main())
 		checkConflict(t, b, unix.F_WRLCK, posix.Range{Start: a.length, Len: 0}, unix.F_UNLCK, noRange)
@@ -92,7 +92,7 @@ func TestRanges(t *testing.T) {
 	}
 
 	// A writer that waits for a reader locks pending, and unlocks it when it downgrades.
-	mustLock(t, b, table.Shared)
+	mustLock(t, b, locktable.Shared)
 	if err := a.LockPending(); err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestRanges(t *testing.T) {
 		t.Errorf("pending: %v, %v", pending, err)
 	}
 	mustUnlock(t, b)
-	mustLock(t, a, table.Exclusive)
+	mustLock(t, a, locktable.Exclusive)
 	if err := a.Downgrade(); err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestRanges(t *testing.T) {
 	mustUnlock(t, a)
 
 	// A writer that waits for a writer does not.
-	mustLock(t, b, table.Exclusive)
+	mustLock(t, b, locktable.Exclusive)
 	if err := a.LockPending(); err != nil || a.pending {
 		t.Errorf("pending: %v, %v", a.pending, err)
 	}
@@ -127,7 +127,7 @@ func TestRangesDoNotOverlap(t *testing.T) {
 func TestPlainRanges(t *testing.T) {
 	a, b := openTwice(t)
 	a.plain, b.plain = true, true
-	for mode, typ := range map[table.Mode]int16{table.Exclusive: unix.F_WRLCK, table.Shared: unix.F_RDLCK} {
+	for mode, typ := range map[locktable.Mode]int16{locktable.Exclusive: unix.F_WRLCK, locktable.Shared: unix.F_RDLCK} {
 		mustLock(t, a, mode)
 		lk, err := b.Conflict(unix.F_WRLCK, posix.Whole)
 		if err != nil || lk.Type != typ || lk.Start != 0 || lk.Len != 0 {
@@ -136,7 +136,7 @@ func TestPlainRanges(t *testing.T) {
 		if err := b.LockPending(); err != nil {
 			t.Fatal(err)
 		}
-		if ok, err := b.TryLock(table.Exclusive); ok || err != nil {
+		if ok, err := b.TryLock(locktable.Exclusive); ok || err != nil {
 			t.Error(ok, err)
 		}
 		if lk, err := a.Conflict(unix.F_WRLCK, posix.Whole); err != nil || lk.Type != unix.F_UNLCK {
@@ -150,12 +150,12 @@ func TestPlainRanges(t *testing.T) {
 func TestFailedDowngrade(t *testing.T) {
 	for _, step := range []int16{unix.F_UNLCK, unix.F_RDLCK} {
 		a, b := openTwice(t)
-		mustLock(t, b, table.Shared)
+		mustLock(t, b, locktable.Shared)
 		if err := a.LockPending(); err != nil || !a.pending {
 			t.Fatal(a.pending, err)
 		}
 		mustUnlock(t, b)
-		mustLock(t, a, table.Exclusive)
+		mustLock(t, a, locktable.Exclusive)
 		injectFault(t, func(_ int, typ int16) error {
 			if typ == step {
 				return unix.EIO
@@ -166,13 +166,13 @@ func TestFailedDowngrade(t *testing.T) {
 			t.Errorf("downgrade: %v", err)
 		}
 		posix.Fault = nil
-		if ok, err := b.TryLock(table.Shared); ok || err != nil {
+		if ok, err := b.TryLock(locktable.Shared); ok || err != nil {
 			t.Errorf("a reader has acquired the lock of a writer: %v, %v", ok, err)
 		}
 		if err := a.Downgrade(); err != nil {
 			t.Error(err)
 		}
-		if ok, err := b.TryLock(table.Shared); !ok || err != nil {
+		if ok, err := b.TryLock(locktable.Shared); !ok || err != nil {
 			t.Errorf("a reader has not acquired the lock of a reader: %v, %v", ok, err)
 		}
 	}

@@ -7,22 +7,23 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 
-	"github.com/go-fasteners/fasteners/internal/table"
+	"github.com/go-fasteners/fasteners/internal/locktable"
 )
 
 // locks has all locks of this process, but those of files that it was given: see WithFile.
-var locks = table.New(new(system), idleTimeout)
+var locks = locktable.New(new(system), idleTimeout)
 
 // A handle is what the two types of lock have in common: a path, options, and access to the locks of this
 // process.
 type handle struct {
-	request table.Request
+	request locktable.Request
 	options *options
-	mu      sync.Mutex // protects the holds of the lock
+
+	mu    sync.Mutex // protects holds
+	holds []hold     // that were acquired through the handle, oldest first
 }
 
 func (h *handle) init(path string, opts []Option) {
@@ -39,7 +40,7 @@ func (h *handle) init(path string, opts []Option) {
 		}
 		h.options = &own
 	}
-	h.request = table.Request{Path: path, Options: &h.options.Options}
+	h.request = locktable.Request{Path: path, Options: &h.options.Options}
 }
 
 func (h *handle) path() string { return h.request.Path }
@@ -62,42 +63,42 @@ func (h *handle) validate(ctx context.Context) error {
 
 // acquire adds the hold to a list, with its context if it has one. It has a small frame, since it is on the
 // stack of every goroutine that waits.
-func (h *handle) acquire(ctx context.Context, mode table.Mode, to *holds, held *heldContext) error {
-	if h.options != nil && h.options.observed {
-		return h.acquireObserved(ctx, mode, to, held)
+func (h *handle) acquire(ctx context.Context, mode locktable.Mode, held *holdContext) error {
+	if h.options != nil && h.options.watched() {
+		return h.acquireWatched(ctx, mode, held)
 	}
-	hold, err := table.Hold{}, h.validate(ctx)
+	hold, err := locktable.Hold{}, h.validate(ctx)
 	if err == nil {
 		hold, err = h.options.table.Acquire(ctx, &h.request, mode, false)
 	}
 	if err != nil {
 		return h.pathError("acquire", waitError(ctx, err))
 	}
-	h.add(to, hold, held)
+	h.add(hold, mode, held)
 	return nil
 }
 
-func (h *handle) tryAcquire(mode table.Mode, to *holds) (bool, error) {
-	var hold table.Hold
+func (h *handle) tryAcquire(mode locktable.Mode) (bool, error) {
+	var hold locktable.Hold
 	err := h.validate(context.Background())
 	if err == nil {
 		hold, err = h.options.table.Acquire(context.Background(), &h.request, mode, true)
 	}
 	acquired := err == nil
-	if err == table.ErrBusy {
+	if err == locktable.ErrBusy {
 		err = nil
 	}
 	if h.logger() != nil {
 		h.log("try to acquire", err, slog.String("mode", mode.String()), slog.Bool("acquired", acquired))
 	}
 	if acquired {
-		h.add(to, hold, nil)
+		h.add(hold, mode, nil)
 	}
 	return acquired, h.pathError("acquire", err)
 }
 
 // release releases the lock, unless err says that it is not held.
-func (h *handle) release(hold table.Hold, err error) error {
+func (h *handle) release(hold locktable.Hold, err error) error {
 	if err == nil {
 		var same bool
 		if same, err = hold.Release(h.path()); !same {
@@ -106,76 +107,6 @@ func (h *handle) release(hold table.Hold, err error) error {
 	}
 	h.log("release", err)
 	return h.pathError("release", err)
-}
-
-func (h *handle) add(to *holds, hold table.Hold, held *heldContext) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if held != nil {
-		held.hold, held.holds = hold, to
-	}
-	*to = append(*to, handleHold{hold, held})
-}
-
-// take takes any hold out of a list, for a caller that does not know which one it has, and ends its context.
-func (h *handle) take(from *holds) (table.Hold, error) {
-	h.mu.Lock()
-	hold, err := from.take(h.path())
-	h.mu.Unlock()
-	if hold.held != nil {
-		hold.held.end()
-	}
-	return hold.Hold, err
-}
-
-// takeThis takes the hold out of its list that has this context.
-func (h *handle) takeThis(held *heldContext) (table.Hold, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	i := slices.IndexFunc(*held.holds, func(hold handleHold) bool { return hold.held == held })
-	if i < 0 {
-		return table.Hold{}, ErrNotAcquired // Release has ended it
-	}
-	*held.holds = slices.Delete(*held.holds, i, i+1)
-	return held.hold, nil
-}
-
-// holds are the holds of one mode that were acquired through one handle, oldest first. There can be
-// several even of exclusive ones, on different files, if the lock file was replaced meanwhile.
-type holds []handleHold
-
-// A handleHold is a hold, with its context if it has one. Without that, holds on the same file are equal, and
-// it makes no difference which of them ends.
-type handleHold struct {
-	table.Hold
-	held *heldContext
-}
-
-// take removes a hold and returns it, or ErrNotAcquired. It is not known which of the holders releases the
-// lock. It is not one with a context, unless all have one: these release their own. Of the others, a hold on a
-// file that path no longer names goes first: as many holds remain on the new file as there may be holders that
-// rely on them.
-func (h *holds) take(path string) (handleHold, error) {
-	mayTake := func(hold handleHold) bool { return hold.held == nil }
-	if !slices.ContainsFunc(*h, mayTake) {
-		mayTake = func(handleHold) bool { return true }
-	}
-	last := len(*h) - 1
-	for last >= 0 && !mayTake((*h)[last]) {
-		last--
-	}
-	if last < 0 {
-		return handleHold{}, ErrNotAcquired
-	}
-	i := slices.IndexFunc((*h)[:last], func(hold handleHold) bool {
-		return mayTake(hold) && hold.Hold != (*h)[last].Hold && !hold.SameFile(path) // usually all are equal
-	})
-	if i < 0 {
-		i = last
-	}
-	hold := (*h)[i]
-	*h = slices.Delete(*h, i, i+1)
-	return hold, nil
 }
 
 // pathError returns err as callers see it, and nil if it is nil.
@@ -205,4 +136,36 @@ func (h *handle) log(what string, err error, attrs ...slog.Attr) {
 		attrs = append(attrs, slog.Any("error", err))
 	}
 	h.logger().LogAttrs(context.Background(), slog.LevelDebug, "fasteners: "+what, attrs...)
+}
+
+func (h *handle) hold(ctx context.Context, mode locktable.Mode) (context.Context, func() error, error) {
+	c := &holdContext{lazyContext: lazyContext{Context: ctx}, handle: h}
+	if err := h.acquire(ctx, mode, c); err != nil {
+		return nil, nil, err
+	}
+	return c, c.release, nil
+}
+
+// file returns a duplicate of the descriptor of the newest hold. It keeps mu, so that the hold is not
+// released before there is one.
+func (h *handle) file() (*os.File, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	newest := len(h.holds) - 1
+	if newest < 0 {
+		return nil, h.pathError("duplicate", ErrNotAcquired)
+	}
+	f, err := h.holds[newest].Duplicate()
+	return f, h.pathError("duplicate", err)
+}
+
+// holders returns the holders of the lock, and if waiters is true, those that wait for it, for a caller with
+// that context.
+func (h *handle) holders(ctx context.Context, waiters bool) ([]Holder, error) {
+	err := h.validate(ctx)
+	if err != nil {
+		return nil, h.pathError("holders", err)
+	}
+	id, found, err := h.options.table.Holders(h.path(), waiters)
+	return holdersFor(ctx, id, found), h.pathError("holders", err)
 }

@@ -2,15 +2,14 @@ package fasteners
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/go-fasteners/fasteners/internal/locktable"
 	"github.com/go-fasteners/fasteners/internal/process"
-	"github.com/go-fasteners/fasteners/internal/table"
 )
 
 // A Holder is a process that holds a lock or waits for it; of this process, a goroutine that waits. All
@@ -59,28 +58,6 @@ func (h Holder) String() string {
 	return strings.TrimSuffix(s.String(), ",")
 }
 
-// A HeldError is wrapped by the error of an acquire whose wait for the lock was ended by its context or by
-// [WithTimeout]: somebody else has held the lock. An error of the function that [WithLock] calls does not
-// wrap one, unless it is from a wait for another lock.
-type HeldError struct {
-	// Holders are those who held the lock, or some of them, as far as they could be found out without
-	// delay. There may be none.
-	Holders []Holder
-
-	// Err is the error of the context, and wraps its cause, too: see [context.Cause].
-	Err error
-}
-
-func (e *HeldError) Error() string {
-	return "held by " + describe(e.Holders) + ": " + e.Err.Error()
-}
-
-// Unwrap returns e.Err.
-func (e *HeldError) Unwrap() error { return e.Err }
-
-// Timeout reports whether a deadline or [WithTimeout] has ended the wait, for [os.IsTimeout].
-func (e *HeldError) Timeout() bool { return errors.Is(e.Err, context.DeadlineExceeded) }
-
 func describe(holders []Holder) string {
 	if len(holders) == 0 {
 		return "an unknown process"
@@ -96,22 +73,11 @@ func describe(holders []Holder) string {
 	return strings.Join(names, ", ")
 }
 
-// holders returns the holders of the lock, and if waiters is true, those that wait for it, for a caller with
-// that context.
-func (h *handle) holders(ctx context.Context, waiters bool) ([]Holder, error) {
-	err := h.validate(ctx)
-	if err != nil {
-		return nil, h.pathError("holders", err)
-	}
-	id, found, err := h.options.table.Holders(h.path(), waiters)
-	return holdersFor(ctx, id, found), h.pathError("holders", err)
-}
-
 // holdersFor converts what the table has found.
-func holdersFor(ctx context.Context, id table.ID, found []table.Holder) []Holder {
+func holdersFor(ctx context.Context, id locktable.ID, found []locktable.Holder) []Holder {
 	var holders []Holder
 	for _, f := range found {
-		h := Holder{PID: f.PID, Shared: f.Mode == table.Shared, Waiting: f.Waiting, Since: f.Since, Opened: f.Opened}
+		h := Holder{PID: f.PID, Shared: f.Mode == locktable.Shared, Waiting: f.Waiting, Since: f.Since, Opened: f.Opened}
 		own := h.PID == os.Getpid()
 		// A process that is not there any more has left the lock to a child, which has inherited the
 		// descriptor.
@@ -121,44 +87,11 @@ func holdersFor(ctx context.Context, id table.ID, found []table.Holder) []Holder
 		if h.PID != 0 {
 			h.Command = commands.of(h.PID)
 		}
-		h.Caller = own && !h.Waiting && heldBy(ctx, id)
+		h.Caller = own && !h.Waiting && isHeldByCaller(ctx, id)
 		holders = append(holders, h)
 	}
 	return holders
 }
-
-// waitError returns the error of an acquire as its caller sees it.
-//
-//go:noinline
-func waitError(ctx context.Context, err error) error {
-	if err == nil || ctx == nil || ctx.Err() == nil {
-		return err
-	}
-	var wait *table.WaitError
-	switch {
-	case err == ctx.Err():
-		return withCause(ctx, err)
-	case errors.As(err, &wait):
-		return &HeldError{Holders: holdersFor(ctx, wait.ID, wait.Holders), Err: withCause(ctx, wait.Err)}
-	}
-	return err
-}
-
-// withCause makes err, which is that of ctx, wrap the cause of ctx, too.
-func withCause(ctx context.Context, err error) error {
-	cause := context.Cause(ctx)
-	if cause == nil || errors.Is(err, cause) {
-		return err
-	}
-	return &causedError{err, cause}
-}
-
-// A causedError is the error of a context with its cause.
-type causedError struct{ err, cause error }
-
-func (e *causedError) Error() string   { return e.err.Error() + ": " + e.cause.Error() }
-func (e *causedError) Unwrap() []error { return []error{e.err, e.cause} }
-func (e *causedError) Timeout() bool   { return errors.Is(e.err, context.DeadlineExceeded) }
 
 // commands remembers the last command for a moment: thousands of goroutines can give up at the same time.
 var commands commandCache

@@ -8,16 +8,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/go-fasteners/fasteners/internal/locktable"
 	"github.com/go-fasteners/fasteners/internal/posix"
 	"github.com/go-fasteners/fasteners/internal/process"
-	"github.com/go-fasteners/fasteners/internal/table"
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
-func (f *file) Holder() (table.Holder, bool) {
+func (f *file) Holder() (locktable.Holder, bool) {
 	l, err := f.oneLock()
 	if err != nil || l == nil {
-		return table.Holder{}, false
+		return locktable.Holder{}, false
 	}
 	return holder(*l, f.IsLocal()), true
 }
@@ -33,7 +33,7 @@ func (f *file) oneLock() (*posix.Lock, error) {
 }
 
 // Holders asks for one lock on the file, and looks for that and all others in the list of the system.
-func (*system) Holders(id table.ID, f table.File) ([]table.Holder, error) {
+func (*system) Holders(id locktable.ID, f locktable.File) ([]locktable.Holder, error) {
 	var one *posix.Lock
 	local := false
 	if f, ok := f.(*file); ok {
@@ -47,7 +47,7 @@ func (*system) Holders(id table.ID, f table.File) ([]table.Holder, error) {
 	if one != nil && !slices.Contains(locks, *one) {
 		locks = append(locks, *one) // one of a PID namespace that the list leaves out, for example
 	}
-	var holders []table.Holder
+	var holders []locktable.Holder
 	var pids []int // of holders
 	for _, l := range locks {
 		if l.Start != 0 {
@@ -63,7 +63,9 @@ func (*system) Holders(id table.ID, f table.File) ([]table.Holder, error) {
 		if !l.Blocked {
 			pids = append(pids, h.PID)
 		}
-		isSame := func(other table.Holder) bool { return h.PID != 0 && h.PID == other.PID && h.Waiting == other.Waiting }
+		isSame := func(other locktable.Holder) bool {
+			return h.PID != 0 && h.PID == other.PID && h.Waiting == other.Waiting
+		}
 		if h.PID != os.Getpid() && !slices.ContainsFunc(holders, isSame) {
 			// The list can have a lock twice: for each page the kernel goes on at the same index, even if
 			// another lock has been added in front.
@@ -76,10 +78,10 @@ func (*system) Holders(id table.ID, f table.File) ([]table.Holder, error) {
 // holder returns what is known about the owner of a lock. Only on a local file system the owner is a process
 // of this machine. The kernel tells its ID in our PID namespace, but not if the lock belongs to an open file
 // description; then the tag does.
-func holder(l posix.Lock, local bool) table.Holder {
-	h := table.Holder{Mode: table.Exclusive, Waiting: l.Blocked}
+func holder(l posix.Lock, local bool) locktable.Holder {
+	h := locktable.Holder{Mode: locktable.Exclusive, Waiting: l.Blocked}
 	if l.Type == unix.F_RDLCK {
-		h.Mode = table.Shared
+		h.Mode = locktable.Shared
 	}
 	if local {
 		h.PID = max(l.PID, 0)

@@ -6,23 +6,23 @@ import (
 
 	"golang.org/x/sys/windows"
 
-	"github.com/go-fasteners/fasteners/internal/table"
+	"github.com/go-fasteners/fasteners/internal/locktable"
 )
 
 // Holder returns none: the system tells only which processes have the file open.
-func (f *file) Holder() (table.Holder, bool) { return table.Holder{}, false }
+func (f *file) Holder() (locktable.Holder, bool) { return locktable.Holder{}, false }
 
 // Holders returns the other processes that have the file open, or none if the system does not tell that
 // (Wine 8 does not). To find out by locking the file could make a try of another process fail.
-func (*system) Holders(id table.ID, opened table.File) ([]table.Holder, error) {
+func (*system) Holders(id locktable.ID, opened locktable.File) ([]locktable.Holder, error) {
 	f, ok := opened.(*file)
 	if !ok {
 		return nil, nil
 	}
-	var holders []table.Holder
+	var holders []locktable.Holder
 	for _, pid := range f.users() {
 		if pid != os.Getpid() {
-			holders = append(holders, table.Holder{PID: pid, Mode: table.Exclusive, Opened: true})
+			holders = append(holders, locktable.Holder{PID: pid, Mode: locktable.Exclusive, Opened: true})
 		}
 	}
 	return holders, nil

@@ -2,27 +2,10 @@ package fasteners
 
 import (
 	"context"
-	"errors"
+	"os"
 
-	"github.com/go-fasteners/fasteners/internal/table"
+	"github.com/go-fasteners/fasteners/internal/locktable"
 )
-
-var (
-	// ErrNotAcquired is wrapped by the error returned when releasing or downgrading a lock that is not
-	// held, or asking for its File. Nothing has changed then.
-	ErrNotAcquired = errors.New("lock is not acquired")
-
-	// ErrReplaced is wrapped by the error returned when releasing a lock whose path no longer names the
-	// locked file: the file was removed or replaced while the lock was held, or the path is relative and
-	// the current directory has changed ([os.Chdir]). The lock has been released, but another process may
-	// have held a lock on the new file at the same time. It wraps [ErrLost].
-	ErrReplaced error = replacedError{}
-)
-
-type replacedError struct{}
-
-func (replacedError) Error() string { return "lock file was removed or replaced while locked" }
-func (replacedError) Unwrap() error { return ErrLost }
 
 // An InterProcessLock is an exclusive lock: one goroutine of one process holds it at a time. It excludes
 // both readers and writers of an [InterProcessReaderWriterLock] on the same file.
@@ -31,10 +14,7 @@ func (replacedError) Unwrap() error { return ErrLost }
 // process exits, for whatever reason, the operating system releases the lock.
 //
 // It does not implement [sync.Locker], because acquiring it can fail.
-type InterProcessLock struct {
-	handle
-	holds holds
-}
+type InterProcessLock struct{ handle }
 
 // NewInterProcessLock returns a lock on the file that path names. It opens and creates nothing: the path
 // and the options are checked when the lock is acquired.
@@ -55,20 +35,33 @@ func NewInterProcessLock(path string, opts ...Option) *InterProcessLock {
 // held. The error wraps ctx.Err(), the error of the operating system, or [fs.ErrInvalid] if the path or
 // an option is invalid.
 func (l *InterProcessLock) Acquire(ctx context.Context) error {
-	return l.acquire(ctx, table.Exclusive, &l.holds, nil)
+	return l.acquire(ctx, locktable.Exclusive, nil)
 }
 
 // TryAcquire acquires the lock without waiting and reports whether it succeeded. It returns false and a
 // nil error if the lock is held, or if a goroutine of this process is waiting for it.
 func (l *InterProcessLock) TryAcquire() (bool, error) {
-	return l.tryAcquire(table.Exclusive, &l.holds)
+	return l.tryAcquire(locktable.Exclusive)
 }
 
 // Release releases the lock, which this or another goroutine acquired through l.
 //
 // Its error wraps [ErrNotAcquired] if the lock was not held, and [ErrReplaced] if it was released but its
 // file had been removed or replaced. Whatever the error, the lock is no longer held.
-func (l *InterProcessLock) Release() error { return l.release(l.take(&l.holds)) }
+func (l *InterProcessLock) Release() error { return l.release(l.take(locktable.Exclusive)) }
+
+// Hold acquires the lock for a [ContextLocker].
+func (l *InterProcessLock) Hold(ctx context.Context) (held context.Context, release func() error, err error) {
+	return l.hold(ctx, locktable.Exclusive)
+}
+
+// Acquired reports whether the lock is held through l. The result may be stale by the time it is returned
+// if other goroutines use l.
+func (l *InterProcessLock) Acquired() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.holds) > 0
+}
 
 // Holders returns the processes that hold the lock or wait for it: first the holders, then those that wait,
 // among them all goroutines of this process. All that it tells is a hint, which may be out of date when it
@@ -82,13 +75,15 @@ func (l *InterProcessLock) Release() error { return l.release(l.take(&l.holds)) 
 // machines, of other PID namespaces, and on file systems that are not known to be local have no PID.
 func (l *InterProcessLock) Holders() ([]Holder, error) { return l.holders(context.Background(), true) }
 
-// Acquired reports whether the lock is held through l. The result may be stale by the time it is returned
-// if other goroutines use l.
-func (l *InterProcessLock) Acquired() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.holds) > 0
-}
+// File returns a duplicate of the descriptor that the lock is held through. A process that inherits it
+// ([os/exec.Cmd.ExtraFiles]) holds the lock together with this one, even if this one is killed. If this
+// process calls Release, that releases the lock for both. Otherwise the lock is released when both have
+// exited or closed the file. The caller must close the duplicate.
+//
+// The error wraps [ErrNotAcquired] if the lock is not held through l, and [errors.ErrUnsupported] where a
+// lock belongs to the process that has acquired it: on systems other than Linux, and on some file
+// systems.
+func (l *InterProcessLock) File() (*os.File, error) { return l.file() }
 
 // Exists reports whether the lock file exists. That says nothing about whether the lock is held: the file
 // stays when the lock is released.

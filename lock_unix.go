@@ -4,13 +4,17 @@ package fasteners
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/go-fasteners/fasteners/internal/lockfile"
+	"github.com/go-fasteners/fasteners/internal/locktable"
 	"github.com/go-fasteners/fasteners/internal/posix"
-	"github.com/go-fasteners/fasteners/internal/table"
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
@@ -23,7 +27,7 @@ const idleTimeout = time.Millisecond
 // that begins at 0 and whose length tells who the holder is. Readers are in rwlock_unix.go.
 type file struct {
 	posix.Descriptor
-	modes table.Mode // that it permits
+	modes locktable.Mode // that it permits
 
 	// plain is true on file systems where locks of one descriptor exclude each other. There main is the
 	// whole file, for readers and writers, and nobody locks pending.
@@ -38,6 +42,12 @@ type file struct {
 
 const mainBase = 1 << 62 // the length of main without a tag
 
+func newFile(f lockfile.File) *file {
+	own := &file{Descriptor: posix.New(f.Handle, f.ID.Volume), modes: f.Modes}
+	own.plain = own.OwnRangesConflict()
+	return own
+}
+
 // chooseMain sets the length of main for a lock that is taken now.
 func (f *file) chooseMain() posix.Range {
 	f.length = 0
@@ -49,25 +59,25 @@ func (f *file) chooseMain() posix.Range {
 
 func (f *file) main() posix.Range { return posix.Range{Start: 0, Len: f.length} }
 
-func (f *file) Permits(mode table.Mode) bool { return f.modes&mode != 0 }
+func (f *file) Permits(mode locktable.Mode) bool { return f.modes&mode != 0 }
 
-func (f *file) TryLock(mode table.Mode) (bool, error) {
-	if mode == table.Shared {
+func (f *file) TryLock(mode locktable.Mode) (bool, error) {
+	if mode == locktable.Shared {
 		return f.tryLockShared()
 	}
 	ok, err := f.Descriptor.TryLock(unix.F_WRLCK, f.chooseMain())
-	return ok, retryIfStale(err)
+	return ok, lockfile.RetryIfStale(err)
 }
 
-func (f *file) Wait(ctx context.Context, mode table.Mode) error {
-	if mode == table.Shared {
+func (f *file) Wait(ctx context.Context, mode locktable.Mode) error {
+	if mode == locktable.Shared {
 		return f.waitShared(ctx)
 	}
 	err := f.Descriptor.Wait(ctx, unix.F_WRLCK, f.chooseMain())
 	if err == nil {
 		f.extendMain()
 	}
-	return retryIfStale(err)
+	return lockfile.RetryIfStale(err)
 }
 
 // extendMain is called by a writer that has waited: its tag tells when the wait began. The time is in the
@@ -112,8 +122,62 @@ func (f *file) Close() error {
 	return err
 }
 
+// openGiven returns another descriptor of the open file description of shared. It does not open or close any if
+// locks belong to the process: that would drop those of other goroutines.
+func openGiven(shared *os.File, mode locktable.Mode) (locktable.File, locktable.ID, error) {
+	conn, err := shared.SyscallConn()
+	if err != nil {
+		return nil, locktable.ID{}, err
+	}
+	fd, modes := -1, locktable.Mode(0)
+	var dupErr error
+	err = conn.Control(func(original uintptr) { // Fd could make the description blocking
+		fd, modes, dupErr = duplicate(original)
+	})
+	if err = errors.Join(err, dupErr); err != nil {
+		return nil, locktable.ID{}, err
+	}
+	f, err := lockfile.FromDescriptor(fd, modes)
+	if err != nil {
+		return nil, locktable.ID{}, err
+	}
+	own := newFile(f)
+	own.given = true
+	if !own.Permits(mode) {
+		_ = own.Close()
+		return nil, locktable.ID{}, fmt.Errorf("file is not open for a lock that is %v: %w", mode, fs.ErrPermission)
+	}
+	return own, f.ID, nil
+}
+
+// duplicate duplicates a descriptor through which a lock does not belong to the process. It also returns the
+// modes that the descriptor permits.
+func duplicate(fd uintptr) (int, locktable.Mode, error) {
+	d := posix.New(int(fd), 0)
+	_, err := d.Conflict(unix.F_WRLCK, posix.Whole)
+	if err == nil && d.OwnedByProcess() {
+		err = errOwnedByProcess
+	}
+	if err != nil {
+		return -1, 0, err
+	}
+	flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+	if err != nil {
+		return -1, 0, err
+	}
+	modes := locktable.Shared | locktable.Exclusive
+	switch flags & unix.O_ACCMODE {
+	case unix.O_RDONLY:
+		modes = locktable.Shared
+	case unix.O_WRONLY:
+		modes = locktable.Exclusive
+	}
+	own, err := posix.Duplicate(fd)
+	return own, modes, err
+}
+
 // Watch returns no channel: nothing reports a release to a process that polls.
-func (*system) Watch(table.ID, table.Mode) (released <-chan struct{}, stop func(bool)) {
+func (*system) Watch(locktable.ID, locktable.Mode) (released <-chan struct{}, stop func(bool)) {
 	return nil, func(bool) {}
 }
 

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/windows"
 
 	"github.com/go-fasteners/fasteners/internal/event"
-	"github.com/go-fasteners/fasteners/internal/table"
+	"github.com/go-fasteners/fasteners/internal/lockfile"
+	"github.com/go-fasteners/fasteners/internal/locktable"
 )
 
 // idleTimeout is 0: an open handle would keep users from removing the directory of a lock file that
@@ -22,8 +23,8 @@ const idleTimeout = 0
 // lock of fasteners is on the byte behind the last one. Pending is in rwlock_windows.go.
 type file struct {
 	handle windows.Handle
-	modes  table.Mode // that it permits
-	id     table.ID
+	modes  locktable.Mode // that it permits
+	id     locktable.ID
 
 	locks   int  // on the main byte
 	pending bool // the pending byte is locked
@@ -31,10 +32,16 @@ type file struct {
 
 const mainByte = 0
 
-func (f *file) Permits(mode table.Mode) bool { return f.modes&mode != 0 }
+func newFile(f lockfile.File) *file { return &file{handle: f.Handle, modes: f.Modes, id: f.ID} }
 
-func (f *file) TryLock(mode table.Mode) (bool, error) {
-	if mode == table.Shared {
+func openGiven(*os.File, locktable.Mode) (locktable.File, locktable.ID, error) {
+	return nil, locktable.ID{}, errOwnedByProcess
+}
+
+func (f *file) Permits(mode locktable.Mode) bool { return f.modes&mode != 0 }
+
+func (f *file) TryLock(mode locktable.Mode) (bool, error) {
+	if mode == locktable.Shared {
 		pending, err := f.Pending()
 		if pending || err != nil {
 			return false, err
@@ -51,7 +58,7 @@ func (f *file) CanWait() bool { return false }
 
 // Wait is not supported. LockFileEx can be canceled only on an overlapped handle, and may have locked the
 // file by then; Wine 8 never completes it there (seen 2026-11-23).
-func (f *file) Wait(context.Context, table.Mode) error { return errors.ErrUnsupported }
+func (f *file) Wait(context.Context, locktable.Mode) error { return errors.ErrUnsupported }
 
 func (f *file) Unlock() error {
 	if f.locks == 0 && !f.pending {
@@ -65,8 +72,8 @@ func (f *file) Unlock() error {
 		f.pending = false
 		err = errors.Join(err, f.unlock(pendingByte))
 	}
-	event.Signal(eventName(f.id, table.Exclusive))
-	event.Signal(eventName(f.id, table.Shared))
+	event.Signal(eventName(f.id, locktable.Exclusive))
+	event.Signal(eventName(f.id, locktable.Shared))
 	return err
 }
 
@@ -76,7 +83,7 @@ func (f *file) Close() error { return windows.CloseHandle(f.handle) }
 
 // tryLockByte locks the byte at offset if no other handle prevents it. A handle can have several locks on
 // one byte if the later ones are shared, and has to unlock each of them.
-func (f *file) tryLockByte(offset uint64, mode table.Mode) (bool, error) {
+func (f *file) tryLockByte(offset uint64, mode locktable.Mode) (bool, error) {
 	err := windows.LockFileEx(f.handle, lockFlags(mode)|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, at(offset))
 	if err == windows.ERROR_LOCK_VIOLATION {
 		return false, nil
@@ -92,8 +99,8 @@ func at(offset uint64) *windows.Overlapped {
 	return &windows.Overlapped{Offset: uint32(offset), OffsetHigh: uint32(offset >> 32)}
 }
 
-func lockFlags(mode table.Mode) uint32 {
-	if mode == table.Shared {
+func lockFlags(mode locktable.Mode) uint32 {
+	if mode == locktable.Shared {
 		return 0
 	}
 	return windows.LOCKFILE_EXCLUSIVE_LOCK
@@ -102,11 +109,11 @@ func lockFlags(mode table.Mode) uint32 {
 // Watch passes a wake-up on if the caller stops without having locked the file: that wake-up was meant for
 // one of all those that wait in its mode. A reader passes it on in any case, since readers can hold the lock
 // together.
-func (*system) Watch(id table.ID, mode table.Mode) (released <-chan struct{}, stop func(locked bool)) {
+func (*system) Watch(id locktable.ID, mode locktable.Mode) (released <-chan struct{}, stop func(locked bool)) {
 	name := eventName(id, mode)
 	w := event.New(name)
 	return w.C, func(locked bool) {
-		if woken := w.Stop(); woken && (!locked || mode == table.Shared) {
+		if woken := w.Stop(); woken && (!locked || mode == locktable.Shared) {
 			event.Signal(name)
 		}
 	}
@@ -120,6 +127,6 @@ func (*system) Sleep(d time.Duration) { time.Sleep(d) }
 //
 // The name belongs to the session ("Local"), so that users of other sessions cannot claim it. Processes of
 // other sessions have to poll.
-func eventName(id table.ID, mode table.Mode) string {
+func eventName(id locktable.ID, mode locktable.Mode) string {
 	return fmt.Sprintf(`Local\fasteners-%x-%x-%v`, id.Volume, id.File, mode)
 }

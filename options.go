@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
-	"github.com/go-fasteners/fasteners/internal/table"
+	"github.com/go-fasteners/fasteners/internal/locktable"
 )
 
 // An Option changes how a lock behaves. Both types of lock take the same options. A nil Option is ignored.
@@ -18,20 +19,22 @@ type option func(*options)
 func (f option) apply(o *options) { f(o) }
 
 type options struct {
-	table.Options
-	table       *table.Table  // that has the lock
-	timeout     time.Duration // or 0
+	locktable.Options
+	table       *locktable.Table // that has the lock
+	timeout     time.Duration    // or 0
 	noticeAfter time.Duration
 	notice      func([]Holder) // or nil
 	logger      *slog.Logger   // or nil
-	observed    bool           // there is one of those
 	invalid     error          // what is wrong with the options or the path
 }
+
+// watched reports whether a wait needs more than its context.
+func (o *options) watched() bool { return o.timeout > 0 || o.notice != nil || o.logger != nil }
 
 // defaults are shared by all handles that are made without options: where many goroutines wait, each byte
 // of a handle counts.
 var defaults = options{
-	Options: table.Options{
+	Options: locktable.Options{
 		Delay:    10 * time.Millisecond,
 		MaxDelay: 100 * time.Millisecond,
 		Perm:     0o666,
@@ -92,7 +95,7 @@ func WithTimeout(d time.Duration) Option {
 	if d < 0 {
 		return invalid("negative timeout")
 	}
-	return option(func(o *options) { o.timeout, o.observed = d, true })
+	return option(func(o *options) { o.timeout = d })
 }
 
 // WithWaitNotice makes each wait for the lock that takes longer than after call notice, with those who hold
@@ -108,7 +111,6 @@ func WithWaitNotice(after time.Duration, notice func([]Holder)) Option {
 	}
 	return option(func(o *options) {
 		o.noticeAfter, o.notice = after, notice
-		o.observed = o.observed || notice != nil
 	})
 }
 
@@ -117,8 +119,31 @@ func WithWaitNotice(after time.Duration, notice func([]Holder)) Option {
 // holders of the lock, and again at growing distances; or at the times of [WithWaitNotice] if there is a
 // notice. A nil logger, which is the default, logs nothing.
 func WithLogger(logger *slog.Logger) Option {
-	return option(func(o *options) {
-		o.logger = logger
-		o.observed = o.observed || logger != nil
-	})
+	return option(func(o *options) { o.logger = logger })
+}
+
+// WithFile makes the lock belong to the open file description of f (open(2)) instead of one that is
+// opened by path. Processes that have inherited f hold the lock together. It is for a process that is
+// given an open file to lock, as by a shell:
+//
+//	exec 9>report.lock
+//	fasteners run --fd 9 # the shell holds the lock until it closes descriptor 9 or exits
+//
+// The lock is released when one of the processes calls Release, or when the last of them has closed the
+// file or exited. The path of the lock is used only in errors, and no error is [ErrReplaced]. A file must
+// be open for reading to be locked by a reader, and for writing to be locked otherwise, or the error
+// wraps [fs.ErrPermission]. It must stay open as long as the lock is used.
+//
+// A writer that waits for readers does not keep new readers from acquiring the lock: see
+// [WithReaderPreference]. Locks that are made with one Option exclude each other. Those of two Options with the
+// same open file description do not, as they have the same owner.
+//
+// Only Linux has such locks, on most file systems. Elsewhere acquiring the lock fails with
+// [errors.ErrUnsupported]. A nil f is ignored.
+func WithFile(f *os.File) Option {
+	if f == nil {
+		return option(func(*options) {})
+	}
+	t := locktable.New(&given{f: f}, idleTimeout) // for all locks that are made with this Option
+	return option(func(o *options) { o.table = t })
 }

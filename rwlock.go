@@ -2,8 +2,9 @@ package fasteners
 
 import (
 	"context"
+	"os"
 
-	"github.com/go-fasteners/fasteners/internal/table"
+	"github.com/go-fasteners/fasteners/internal/locktable"
 )
 
 // An InterProcessReaderWriterLock is a lock that either one writer or any number of readers hold at a
@@ -16,10 +17,7 @@ import (
 //
 // Within a process, readers and writers are served in order of arrival. A writer that waits for readers
 // keeps new readers from acquiring the lock, in every process: see [WithReaderPreference].
-type InterProcessReaderWriterLock struct {
-	handle
-	readers, writers holds
-}
+type InterProcessReaderWriterLock struct{ handle }
 
 // NewInterProcessReaderWriterLock returns a lock on the file that path names: see [NewInterProcessLock].
 func NewInterProcessReaderWriterLock(path string, opts ...Option) *InterProcessReaderWriterLock {
@@ -31,31 +29,45 @@ func NewInterProcessReaderWriterLock(path string, opts ...Option) *InterProcessR
 // AcquireReadLock acquires the lock for reading, which it may share with other readers. Permission to
 // read the lock file suffices. Otherwise it behaves like [InterProcessLock.Acquire].
 func (l *InterProcessReaderWriterLock) AcquireReadLock(ctx context.Context) error {
-	return l.acquire(ctx, table.Shared, &l.readers, nil)
+	return l.acquire(ctx, locktable.Shared, nil)
 }
 
 // TryAcquireReadLock acquires the lock for reading without waiting and reports whether it succeeded. It
 // returns false and a nil error if a writer holds the lock, or waits for it.
 func (l *InterProcessReaderWriterLock) TryAcquireReadLock() (bool, error) {
-	return l.tryAcquire(table.Shared, &l.readers)
+	return l.tryAcquire(locktable.Shared)
 }
 
 // ReleaseReadLock releases one read lock. It returns the same errors as [InterProcessLock.Release].
-func (l *InterProcessReaderWriterLock) ReleaseReadLock() error { return l.release(l.take(&l.readers)) }
+func (l *InterProcessReaderWriterLock) ReleaseReadLock() error {
+	return l.release(l.take(locktable.Shared))
+}
 
 // AcquireWriteLock acquires the lock for writing. It behaves like [InterProcessLock.Acquire].
 func (l *InterProcessReaderWriterLock) AcquireWriteLock(ctx context.Context) error {
-	return l.acquire(ctx, table.Exclusive, &l.writers, nil)
+	return l.acquire(ctx, locktable.Exclusive, nil)
 }
 
 // TryAcquireWriteLock acquires the lock for writing without waiting and reports whether it succeeded. It
 // behaves like [InterProcessLock.TryAcquire].
 func (l *InterProcessReaderWriterLock) TryAcquireWriteLock() (bool, error) {
-	return l.tryAcquire(table.Exclusive, &l.writers)
+	return l.tryAcquire(locktable.Exclusive)
 }
 
 // ReleaseWriteLock releases the write lock. It returns the same errors as [InterProcessLock.Release].
-func (l *InterProcessReaderWriterLock) ReleaseWriteLock() error { return l.release(l.take(&l.writers)) }
+func (l *InterProcessReaderWriterLock) ReleaseWriteLock() error {
+	return l.release(l.take(locktable.Exclusive))
+}
+
+// HoldRead acquires the lock for reading, for a [ContextReaderWriterLocker].
+func (l *InterProcessReaderWriterLock) HoldRead(ctx context.Context) (held context.Context, release func() error, err error) {
+	return l.hold(ctx, locktable.Shared)
+}
+
+// HoldWrite acquires the lock for writing, for a [ContextReaderWriterLocker].
+func (l *InterProcessReaderWriterLock) HoldWrite(ctx context.Context) (held context.Context, release func() error, err error) {
+	return l.hold(ctx, locktable.Exclusive)
+}
 
 // Downgrade converts the write lock that was acquired through l to a read lock, to be released by
 // ReleaseReadLock, or by what releases the write lock if that is [WithWriteLock] or the function that
@@ -73,24 +85,26 @@ func (l *InterProcessReaderWriterLock) Downgrade() error {
 func (l *InterProcessReaderWriterLock) downgrade() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	hold, err := l.writers.take(l.path())
-	if err != nil {
-		return err
+	i := l.findLocked(locktable.Exclusive)
+	if i < 0 {
+		return ErrNotAcquired
 	}
-	if err := hold.Downgrade(); err != nil {
-		l.writers = append(l.writers, hold)
-		return err
+	err := l.holds[i].Downgrade()
+	if err == nil {
+		l.holds[i].mode = locktable.Shared
 	}
-	l.readers = append(l.readers, hold)
-	if hold.held != nil {
-		hold.held.holds = &l.readers
-	}
-	return nil
+	return err
 }
 
 // Holders returns the processes that hold the lock or wait for it, like [InterProcessLock.Holders].
 func (l *InterProcessReaderWriterLock) Holders() ([]Holder, error) {
 	return l.holders(context.Background(), true)
+}
+
+// File returns a duplicate of the descriptor that the lock is held through, as a reader or as a writer,
+// like [InterProcessLock.File].
+func (l *InterProcessReaderWriterLock) File() (*os.File, error) {
+	return l.file()
 }
 
 // Exists reports whether the lock file exists. That says nothing about whether the lock is held: the file

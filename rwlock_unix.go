@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/go-fasteners/fasteners/internal/lockfile"
 	"github.com/go-fasteners/fasteners/internal/posix"
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
@@ -23,7 +24,7 @@ func (f *file) tryLockShared() (bool, error) {
 	if ok {
 		err = f.unlockAllButMain()
 	}
-	return ok && err == nil, retryIfStale(err)
+	return ok && err == nil, lockfile.RetryIfStale(err)
 }
 
 func (f *file) waitShared(ctx context.Context) error {
@@ -31,7 +32,7 @@ func (f *file) waitShared(ctx context.Context) error {
 	if err == nil {
 		err = f.unlockAllButMain()
 	}
-	return retryIfStale(err)
+	return lockfile.RetryIfStale(err)
 }
 
 // unlockAllButMain is called by a reader that has locked the whole file.
@@ -51,15 +52,15 @@ func (f *file) LockPending() error {
 	}
 	holder, err := f.Conflict(unix.F_WRLCK, posix.Range{Start: 0, Len: 1})
 	if err != nil || holder.Type != unix.F_RDLCK {
-		return retryIfStale(err)
+		return lockfile.RetryIfStale(err)
 	}
 	f.pending, err = f.Descriptor.TryLock(unix.F_WRLCK, pendingRange)
-	return retryIfStale(err)
+	return lockfile.RetryIfStale(err)
 }
 
 func (f *file) Pending() (bool, error) {
 	writer, err := f.Conflict(unix.F_RDLCK, pendingRange)
-	return writer.Type == unix.F_WRLCK, retryIfStale(err)
+	return writer.Type == unix.F_WRLCK, lockfile.RetryIfStale(err)
 }
 
 // Downgrade unlocks pending first: if that fails, nothing has changed. Converting main is a single step

@@ -5,13 +5,13 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/go-fasteners/fasteners/internal/table"
+	"github.com/go-fasteners/fasteners/internal/locktable"
 )
 
-// acquireObserved is acquire with a timeout, a notice or a logger.
-func (h *handle) acquireObserved(ctx context.Context, mode table.Mode, to *holds, held *heldContext) error {
+// acquireWatched is acquire with a timeout, a notice or a logger.
+func (h *handle) acquireWatched(ctx context.Context, mode locktable.Mode, held *holdContext) error {
 	w := &waitContext{lazyContext: lazyContext{Context: ctx}, handle: h, start: time.Now()}
-	hold, err := table.Hold{}, h.validate(ctx)
+	hold, err := locktable.Hold{}, h.validate(ctx)
 	if err == nil {
 		hold, err = h.options.table.Acquire(w, &h.request, mode, false)
 		err = waitError(w, err)
@@ -23,7 +23,7 @@ func (h *handle) acquireObserved(ctx context.Context, mode table.Mode, to *holds
 	if err != nil {
 		return h.pathError("acquire", err)
 	}
-	h.add(to, hold, held)
+	h.add(hold, mode, held)
 	return nil
 }
 

@@ -17,7 +17,7 @@ import (
 //
 // DB.mu protects an entry. Every name that ends in Locked is of a function whose caller holds it.
 //
-// The table of lock files (internal/table) is not used here. Its descriptors do not end by themselves,
+// The table of lock files (internal/locktable) is not used here. Its descriptors do not end by themselves,
 // while a session can be lost with all its holds. It hands a lock on without asking anybody, while here
 // each grant needs a token of its own. And its goroutines wait in turn, while one that gives up here
 // would cost the process its place in the queue of the server.

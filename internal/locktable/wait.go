@@ -1,0 +1,118 @@
+package locktable
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+)
+
+// A leader is what others know of the leader while it waits.
+type leader struct {
+	request   *Request
+	mode      Mode
+	interrupt context.CancelCauseFunc // ends the wait, which returns the cause
+	since     instant
+	blocked   bool // in the kernel
+}
+
+// wait waits until it has locked the file, for a leader that has found it locked. A recheck can interrupt
+// the wait.
+func (e *entry) wait(ctx context.Context, r *Request, mode Mode) error {
+	interruptible, interrupt := context.WithCancelCause(ctx)
+	defer interrupt(nil)
+	e.table.mu.Lock()
+	e.state, e.sliceEnd = waiting, time.Time{}
+	e.leader = leader{r, mode, interrupt, now(), false}
+	e.refuseTriesLocked()
+	e.recheck.beginLocked(e)
+	e.table.mu.Unlock()
+
+	err := e.blockOrPoll(interruptible, r, mode)
+
+	// The kernel may have granted the lock as ctx was done, or as the wait was interrupted. The cause is
+	// read first: a moment later ctx could be done, and be taken for the cause.
+	cause := context.Cause(interruptible)
+	switch {
+	case ctx.Err() != nil:
+		return e.waitError(ctx.Err())
+	case cause != nil:
+		return cause
+	}
+	return err
+}
+
+// blockOrPoll blocks in the kernel if it can, and polls otherwise. It tries to block each time: there may be
+// a thread for it now.
+func (e *entry) blockOrPoll(ctx context.Context, r *Request, mode Mode) (err error) {
+	released, stop := e.table.system.Watch(e.id, mode)
+	defer func() { stop(err == nil) }()
+	for s := (schedule{r.Options, min(time.Millisecond, r.Delay)}); ; {
+		if e.file != nil { // it is nil as long as another process keeps the file from being opened
+			if mode == Exclusive && !r.ReaderPreference {
+				if err := e.file.LockPending(); err != nil {
+					return err
+				}
+			}
+			if err := e.block(ctx, mode); !errors.Is(err, errors.ErrUnsupported) {
+				return err
+			}
+		}
+		// This comes before the sleep: nothing reports a release that happened before Watch.
+		if err := e.tryLock(r, mode); err != ErrBusy {
+			return err
+		}
+		e.askHolder(recentHolder)
+		if err := s.sleep(ctx, released); err != nil {
+			return err
+		}
+	}
+}
+
+// block blocks in the kernel. While it does, others may use the file: see checkLocked.
+func (e *entry) block(ctx context.Context, mode Mode) error {
+	if !e.file.CanWait() {
+		return errors.ErrUnsupported
+	}
+	e.table.mu.Lock()
+	e.leader.blocked = true
+	e.table.mu.Unlock()
+
+	err := e.file.Wait(ctx, mode)
+
+	e.table.mu.Lock()
+	defer e.table.mu.Unlock()
+	e.awaitCheckLocked()
+	if ctx.Err() != nil {
+		// ctx may be done for others, too, that give up now. They get to know this.
+		e.askHolderLocked()
+	}
+	e.leader.blocked = false
+	e.unblockedAt, e.unblockedMode = now(), mode
+	return err
+}
+
+// A schedule tells a leader that polls when to try again. The first intervals double, from a millisecond
+// to Delay; each later one is longer by Delay, up to MaxDelay. Each is shortened at random, by up to a
+// half: tries at fixed times could always miss a lock that is free at fixed times.
+type schedule struct {
+	*Options
+	interval time.Duration
+}
+
+// sleep sleeps until the next try, or until released receives. It returns an error if ctx is done first.
+func (s *schedule) sleep(ctx context.Context, released <-chan struct{}) error {
+	t := time.NewTimer(s.interval - rand.N(s.interval/2+1))
+	defer t.Stop()
+	select {
+	case <-released:
+	case <-t.C:
+		if s.interval < s.Delay {
+			s.interval = min(2*s.interval, s.Delay)
+		} else {
+			s.interval = min(s.interval+s.Delay, s.MaxDelay)
+		}
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}

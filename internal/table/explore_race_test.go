@@ -1,7 +1,0 @@
-//go:build race
-
-package table
-
-// Under the race detector a run takes ten times as long, and all runs take gigabytes of memory. Races
-// show in fewer runs.
-func init() { maxPreemptions = 1 }

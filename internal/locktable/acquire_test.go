@@ -90,7 +90,7 @@ func TestCancelDuringGrant(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				k := newKernel(path)
 				table := New(&proc{kernel: k}, 0)
-				table.minSlice = test.slice
+				table.sliceLength = test.slice
 				h := acquire(t, table, Exclusive)
 				var reader *acquisition
 				if test.mode == Shared {

@@ -2,8 +2,7 @@ package locktable
 
 import "time"
 
-// A state is the state of an entry. Every name that ends in Locked is of a function whose caller holds
-// Table.mu.
+// A state is the state of an entry.
 //
 //	idle     Nobody holds the lock, and there is no leader. The entry stays in the table only as long as
 //	         its descriptor is open.
@@ -12,18 +11,24 @@ import "time"
 //	held     Goroutines of this process hold the lock, and there is no leader.
 //
 // In each state goroutines that want the lock may be waiting in the queue, except in idle. These are all
-// transitions, with the functions that make them:
+// transitions, with the methods that make them, and where they are called:
 //
-//	idle              → locking  a goroutine arrives and leads (enterLocked), or the descriptor has been
-//	                             idle for long enough to be closed (closeIdle)
-//	locking           → waiting  another process holds the lock (wait)
-//	locking, waiting  → held     the leader has locked the file (lead)
-//	locking, waiting  → locking  the leader steps down, and the next in the queue leads (stepDown)
-//	locking, waiting  → idle     the leader steps down, and the queue is empty (stepDown)
-//	held              → held     holders come and go, or the last one hands the lock on (release)
-//	held              → locking  the last holder leads, to unlock the file or to hand the lock on to
-//	                             readers (release), or the only one, to downgrade the lock (downgrade)
-//	locking           → held     the lock is downgraded (release, downgrade), or could not be (downgrade)
+//	idle              → locking  lead       a goroutine arrives (enter), or the descriptor has been idle
+//	                                        for long enough to be closed (closeIdle)
+//	held              → locking  lead       the last holder is to unlock the file or to hand the lock on
+//	                                        to readers (release), or the only one is to downgrade the
+//	                                        lock (downgrade)
+//	locking           → waiting  startWait  another process holds the lock (wait)
+//	locking, waiting  → held     hold       the leader has locked the file (lock), or has downgraded the
+//	                                        lock or could not (release, downgrade)
+//	held              → held     handOn     the last holder hands the lock on (release)
+//	locking, waiting  → locking  passLead   the leader steps down, and the next in the queue leads
+//	                                        (stepDown)
+//	locking, waiting  → idle     rest       the leader steps down, and the queue is empty (stepDown)
+//
+// Holders come and go while the lock is held shared: see enter and release.
+//
+// The caller of a function whose name ends in Locked holds Table.mu. No such function unlocks it.
 type state uint8
 
 const (
@@ -33,53 +38,87 @@ const (
 	held
 )
 
-// An entry is one lock file that this process uses.
+// An entry is one lock file that this process uses. Table.mu protects it, but for what says otherwise.
 type entry struct {
-	table *Table
+	table *Table // table and id never change
 	id    ID
 
-	// table.mu protects these.
-	state        state
-	queue        queue
-	holders      int       // while held
-	since        instant   // of the hold, while held
-	mode         Mode      // of the lock, while held
-	sliceEnd     time.Time // of the time slice: see fairness.go; zero if none has begun
-	path         string    // that named the file when the lock was last released, or ""
-	releasedAt   time.Time // when the lock was last released
-	pendingClose []File    // to be closed when the lock is free
-	spare        File      // the same, but Holders may use it until then
-	idleTimer    *time.Timer
-	idleTimerSet bool
-	leader       leader        // while waiting
-	checking     chan struct{} // closed when a check is over; nil if there is none: see checkLocked
-	recheck      recheck
+	state   state
+	queue   queue
+	path    string        // that named the file when the lock was last released, or ""
+	settled chan struct{} // closed when the entry leaves locking; nil if no try waits for that
+	recheck recheck
+	other   otherHolder
+	leader  leader        // while waiting
+	left    time.Duration // when a reader of this process last left the kernel: since start
 
-	unblockedAt   instant // when a leader last left the kernel,
-	unblockedMode Mode    // where it has waited for a lock in this mode
+	holders int           // while held
+	mode    Mode          // of the lock, while held
+	since   time.Duration // of the hold, while held: since start
 
-	heldBy      Holder // another process, that held the lock at heldByAt
-	heldByOther bool   // such a process was known then
-	heldByAt    instant
-
-	// These belong to the leader, and to table.mu while there is none. The holders may use file, too.
-	file       File
-	slice      time.Duration
-	mustYield  bool // before locking the file
-	idleYields int  // since another process was last noticed, how often nobody used a yield
+	slice slice
+	files
 }
 
-// becomeHeldLocked ends the leadership of a goroutine that has locked the file, and now is a holder. If it
-// is a reader, so become the readers at the head of the queue.
-func (e *entry) becomeHeldLocked(mode Mode) {
-	e.state, e.holders, e.mode, e.since, e.heldByOther = held, 1, mode, now(), false
-	e.grantReadersLocked()
-	for w := e.queue.head; w != nil && w.try; w = e.queue.head {
-		e.queue.pop()
-		w.resolve(refused)
-		e.grantReadersLocked() // that were behind a writer's try
+// leadLocked makes the caller the leader.
+func (e *entry) leadLocked() { e.state = locking }
+
+// startWaitLocked makes the leader one that waits for another process.
+func (e *entry) startWaitLocked(l leader) {
+	e.state, e.leader = waiting, l
+	e.slice.endLocked(false)
+	e.settleLocked()
+}
+
+// holdLocked ends the leadership of a goroutine that has locked the file, and now is a holder. If it is a
+// reader, so become the readers at the head of the queue.
+func (e *entry) holdLocked(mode Mode) {
+	e.state, e.holders, e.mode, e.since = held, 1, mode, time.Since(start)
+	e.other.known = false
+	if e.settled != nil {
+		e.settleLocked()
 	}
-	e.refuseTriesLocked()
+	if e.queue.head != nil {
+		e.grantReadersLocked()
+	}
+}
+
+// handOnLocked makes the next in the queue the only holder, in place of the caller. Path named the file a
+// moment ago, if it is not empty.
+func (e *entry) handOnLocked(path string) {
+	w := e.queue.pop()
+	e.holders, e.since = 1, e.releasedAt.Sub(start)
+	if w.request.Path == path {
+		w.resolve(grantedSame)
+	} else {
+		w.resolve(granted)
+	}
+}
+
+// passLeadLocked makes the next in the queue the leader, in place of the caller, if there is one.
+func (e *entry) passLeadLocked() bool {
+	w := e.queue.pop()
+	if w == nil {
+		return false
+	}
+	e.state = locking
+	w.resolve(leading)
+	return true
+}
+
+// restLocked ends the leadership of the caller. Nobody wants the lock.
+func (e *entry) restLocked() {
+	e.state = idle
+	e.slice.endLocked(false)
+	e.settleLocked()
+}
+
+// settleLocked lets the tries look again that wait until the leader knows whether the lock is free.
+func (e *entry) settleLocked() {
+	if e.settled != nil {
+		close(e.settled)
+		e.settled = nil
+	}
 }
 
 // grantReadersLocked makes the readers at the head of the queue holders if the lock is held shared.
@@ -94,14 +133,22 @@ func (e *entry) grantReadersLocked() {
 	}
 }
 
-// refuseTriesLocked refuses the tries in the queue, which would have to wait for a release from now on.
-func (e *entry) refuseTriesLocked() {
-	for w := e.queue.head; w != nil && e.queue.tries > 0; {
-		next := w.next
-		if w.try {
-			e.queue.remove(w)
-			w.resolve(refused)
+// enqueueLocked puts a goroutine into the queue.
+func (e *entry) enqueueLocked(r *Request, mode Mode) *waiter {
+	if e.queue.head == nil {
+		e.recheck.beginLocked(e)
+		if e.state == held && e.mode == Exclusive {
+			e.slice.beginLocked(e.table.sliceLength)
 		}
-		w = next
 	}
+	return e.queue.push(r, mode)
+}
+
+// awaitSettlementLocked returns a waiter that is no member of the queue. It is resolved when the leader
+// knows whether the lock is free.
+func (e *entry) awaitSettlementLocked() *waiter {
+	if e.settled == nil {
+		e.settled = make(chan struct{})
+	}
+	return &waiter{outcome: settled, resolved: e.settled}
 }

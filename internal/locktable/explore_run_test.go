@@ -76,7 +76,7 @@ func (r *run) start() {
 			p := &proc{kernel: r.kernel, pid: len(r.procs), ownsLocks: r.ownsLocks}
 			r.procs = append(r.procs, p)
 			table := New(p, time.Millisecond)
-			table.minSlice, table.maxSlice, table.firstRecheck, table.freshHolder = r.slice, r.slice, time.Hour, -1
+			table.sliceLength, table.firstRecheck = r.slice, time.Hour
 			r.tables = append(r.tables, table)
 		}
 	}

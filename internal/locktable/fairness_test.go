@@ -24,7 +24,7 @@ func testPending(t *testing.T, readerPreference bool) {
 	var tables []*Table
 	for pid := range 3 {
 		table := New(&proc{kernel: k, pid: pid}, 0)
-		table.minSlice = 0 // each reader that joins others checks for a writer
+		table.sliceLength = 0 // each reader that joins others checks for a writer
 		tables = append(tables, table)
 	}
 	readers, writers, others := tables[0], tables[1], tables[2]

@@ -192,7 +192,9 @@ func (l *lateContext) Err() error {
 
 // size is how much the table remembers: it is 0 when nothing is left behind. The caller holds Table.mu,
 // or no other goroutine uses the table.
-func (t *Table) size() int { return len(t.entries) + len(t.paths) + len(t.creating) + len(t.asking) }
+func (t *Table) size() int {
+	return len(t.entries) + len(t.paths) + len(t.creating) + len(t.asking) + len(t.checking)
+}
 
 // mustBeEmpty waits until the table is empty, for longer than its idle timeout.
 func mustBeEmpty(t *testing.T, table *Table) {

@@ -27,22 +27,16 @@ type WaitError struct {
 func (e *WaitError) Error() string { return e.Err.Error() }
 func (e *WaitError) Unwrap() error { return e.Err }
 
-// An instant is a time since the start of the program. It takes less time to get, and less memory, than a
+// start is the start of the program. A time since then takes less time to get, and less memory, than a
 // time.Time.
-type instant time.Duration
-
 var start = time.Now()
-
-func now() instant { return instant(time.Since(start)) }
-
-func (i instant) time() time.Time { return start.Add(time.Duration(i)) }
 
 // Holders returns the holders of the lock on the file that path names, in this and in other processes, and
 // if waiters is true, behind them the goroutines and processes that wait for it. There are none if the file
 // does not exist.
 func (t *Table) Holders(path string, waiters bool) (id ID, holders []Holder, err error) {
 	var all []Holder
-	asked := now()
+	asked := time.Since(start)
 	for range maxRetries {
 		if id, err = t.system.Identify(path); err == nil {
 			all, err = t.otherHolders(path, id)
@@ -92,25 +86,22 @@ func (t *Table) otherHolders(path string, id ID) ([]Holder, error) {
 func (t *Table) ask(id ID) (done func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for t.asking[id] != nil {
-		other := t.asking[id]
+	for !t.asking.takeLocked(id) {
+		over := t.asking[id]
 		t.mu.Unlock()
-		<-other
+		<-over
 		t.mu.Lock()
 	}
-	asked := make(chan struct{})
-	t.asking[id] = asked
 	return func() {
 		t.mu.Lock()
-		delete(t.asking, id)
-		t.mu.Unlock()
-		close(asked)
+		defer t.mu.Unlock()
+		t.asking.endLocked(id)
 	}
 }
 
 // addOwnLocked adds this process to the holders, and its goroutines that wait if waiters is true: there can be
 // thousands. The system was asked since that time.
-func (e *entry) addOwnLocked(all []Holder, waiters bool, asked instant) []Holder {
+func (e *entry) addOwnLocked(all []Holder, waiters bool, asked time.Duration) []Holder {
 	if e.blockedReaderLocked(asked) {
 		// A reader that waits in the kernel has no tag, so it is among all without its PID.
 		isOwn := func(h Holder) bool { return h == Holder{Mode: Shared, Waiting: true} }
@@ -125,105 +116,71 @@ func (e *entry) addOwnLocked(all []Holder, waiters bool, asked instant) []Holder
 		if !slices.ContainsFunc(all, func(h Holder) bool { return !h.Waiting }) {
 			all = append(all, Holder{Mode: Exclusive}) // somebody holds it
 		}
-		all = append(all, Holder{PID: pid, Mode: e.leader.mode, Waiting: true, Since: e.leader.since.time()})
+		all = append(all, Holder{PID: pid, Mode: e.leader.mode, Waiting: true, Since: start.Add(e.leader.since)})
 	}
 	for w := e.queue.head; w != nil && waiters; w = w.next {
-		all = append(all, Holder{PID: pid, Mode: w.mode, Waiting: true, Since: w.since.time()})
+		all = append(all, Holder{PID: pid, Mode: w.mode, Waiting: true, Since: start.Add(w.since)})
 	}
 	return all
 }
 
 // blockedReaderLocked reports whether a reader of this process has waited in the kernel since that time. It
 // need not do so any more: a recheck takes it out for a moment.
-func (e *entry) blockedReaderLocked(since instant) bool {
+func (e *entry) blockedReaderLocked(since time.Duration) bool {
 	isBlocked := e.state == waiting && e.leader.blocked && e.leader.mode == Shared
-	return isBlocked || e.unblockedMode == Shared && e.unblockedAt >= since
-}
-
-// borrow returns a descriptor of the file id for a question. The caller has to give it to adopt.
-func (t *Table) borrow(path string, id ID) (File, error) {
-	t.mu.Lock()
-	if e := t.entries[id]; e != nil && e.spare != nil {
-		f := e.spare
-		e.spare = nil
-		t.mu.Unlock()
-		return f, nil
-	}
-	t.mu.Unlock()
-	f, opened, err := t.system.Open(path, Shared)
-	if err == nil && opened != id {
-		t.adopt(f, opened)
-		return nil, errReplaced
-	}
-	return f, err
+	return isBlocked || e.left > 0 && e.left >= since
 }
 
 var pid = os.Getpid()
 
 // ownLocked returns this process as the holder of the lock.
 func (e *entry) ownLocked() Holder {
-	return Holder{PID: pid, Mode: e.mode, Since: e.since.time()}
+	return Holder{PID: pid, Mode: e.mode, Since: start.Add(e.since)}
 }
 
-// For how long an answer of the kernel about the holder is good enough: for the error of a wait, as thousands
-// of goroutines can give up at the same time; and for a leader that polls, as it may have to ask a server.
-const (
-	freshHolder  = time.Millisecond
-	recentHolder = time.Second
-)
-
-// waitErrorLocked returns the error of a goroutine that has given up its wait and left the queue.
-func (e *entry) waitErrorLocked(err error) *WaitError {
-	w := &WaitError{ID: e.id, Err: err}
-	if e.state == held {
-		w.Holders = []Holder{e.ownLocked()}
-		return w
-	}
-	if e.state == waiting && e.leader.blocked {
-		e.awaitCheckLocked()
-	}
-	if e.state == waiting && e.leader.blocked {
-		e.askHolderLocked()
-	}
-	if e.heldByOther && time.Duration(now()-e.heldByAt) < 2*recentHolder {
-		w.Holders = []Holder{e.heldBy}
-	}
-	return w
+// An otherHolder is another process that held the lock when it was last asked for. Table.mu protects it.
+type otherHolder struct {
+	holder Holder
+	known  bool          // there was one
+	at     time.Duration // since start
 }
 
-func (e *entry) waitError(err error) error {
-	e.table.mu.Lock()
-	defer e.table.mu.Unlock()
-	return e.waitErrorLocked(err)
-}
+// recentHolder is for how long an answer of the kernel is good enough for a leader that polls, as it may
+// have to ask a server.
+const recentHolder = time.Second
 
-// setHeldByLocked notes the answer of File.Holder.
-func (e *entry) setHeldByLocked(h Holder, ok bool) {
-	e.heldBy, e.heldByOther, e.heldByAt = h, ok, now()
-}
+// noteLocked notes the answer of File.Holder.
+func (o *otherHolder) noteLocked(h Holder, known bool) { *o = otherHolder{h, known, time.Since(start)} }
 
-// askHolderLocked asks the kernel who holds the lock, unless the last answer is fresh. The leader is blocked,
-// and there is no check.
-func (e *entry) askHolderLocked() {
-	if time.Duration(now()-e.heldByAt) <= e.table.freshHolder {
-		return
-	}
-	var h Holder
-	var ok bool
-	e.checkLocked(func() { h, ok = e.file.Holder() })
-	e.setHeldByLocked(h, ok)
+func (o *otherHolder) isYoungerLocked(age time.Duration) bool {
+	return o.known && time.Since(start)-o.at < age
 }
 
 // askHolder asks the kernel who holds the lock, unless the last answer is younger than maxAge. The caller
 // leads, and is not blocked.
 func (e *entry) askHolder(maxAge time.Duration) {
-	e.table.mu.Lock()
-	defer e.table.mu.Unlock()
-	if e.file == nil || e.heldByOther && time.Duration(now()-e.heldByAt) < maxAge {
+	t := e.table
+	t.mu.Lock()
+	f, knows := e.file, e.other.isYoungerLocked(maxAge)
+	t.mu.Unlock()
+	if f == nil || knows {
 		return
 	}
-	e.table.mu.Unlock()
-	h, ok := e.file.Holder()
+	h, known := f.Holder()
+	t.mu.Lock()
+	e.other.noteLocked(h, known)
+	t.mu.Unlock()
+}
+
+// waitError returns the error of a goroutine that has given up its wait.
+func (e *entry) waitError(err error) *WaitError {
 	e.table.mu.Lock()
-	e.setHeldByLocked(h, ok)
+	defer e.table.mu.Unlock()
+	w := &WaitError{ID: e.id, Err: err}
+	if e.state == held {
+		w.Holders = []Holder{e.ownLocked()}
+	} else if e.other.isYoungerLocked(2 * recentHolder) {
+		w.Holders = []Holder{e.other.holder}
+	}
+	return w
 }

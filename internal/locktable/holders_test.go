@@ -202,29 +202,6 @@ func TestHoldersInAnotherProcess(t *testing.T) {
 	}
 }
 
-// A recheck waits for the end of a check that a goroutine makes as it gives up.
-func TestRecheckDuringCheck(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newKernel(path)
-		table := New(&proc{kernel: k}, 0)
-		other := heldByAnother(t, k)
-		leader := goAcquire(t.Context(), table, request(path), Exclusive)
-		ctx, cancel := context.WithCancel(t.Context())
-		canceled := goAcquire(ctx, table, request(path), Exclusive)
-		time.Sleep(time.Minute)
-
-		resume := k.holdBack("holder")
-		cancel()
-		time.Sleep(time.Minute) // for rechecks
-		resume()
-		canceled.mustFail(t, context.Canceled)
-		release(t, other)
-		release(t, leader.mustHold(t))
-		mustBeEmpty(t, table)
-		mustBeClean(t, k)
-	})
-}
-
 // A waiter has waited, even if its context is done only when it leads, before it can ask the kernel.
 func TestContextIsDoneDuringYield(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -308,5 +285,31 @@ func TestQuestionsAboutTwoFiles(t *testing.T) {
 		must(t, <-asked)
 		must(t, <-asked)
 		mustBeEmpty(t, table)
+	})
+}
+
+// The error of a leader names the process that holds the lock as the wait ends, not the one that held it as
+// the wait began.
+func TestWaitErrorNamesThePresentHolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		tables := processes(k, 3)
+		tables[2].firstRecheck = time.Hour
+		first := acquire(t, tables[0], Shared)
+		r := request(path)
+		r.ReaderPreference = true
+		ctx, cancel := context.WithCancel(t.Context())
+		writer := goAcquire(ctx, tables[2], r, Exclusive)
+		second := acquire(t, tables[1], Shared)
+		release(t, first)
+		cancel()
+		writer.mustFail(t, context.Canceled)
+		var err *WaitError
+		want := Holder{PID: 1001, Mode: Shared}
+		if !errors.As(writer.err, &err) || len(err.Holders) != 1 || err.Holders[0] != want {
+			t.Errorf("error is %#v", writer.err)
+		}
+		release(t, second)
+		mustBeEmpty(t, tables[2])
 	})
 }

@@ -25,7 +25,7 @@ func TestReadersCheckOnceASlice(t *testing.T) {
 			if n := checks.Load(); n != slice {
 				t.Fatalf("%d checks in %d slices", n, slice+1)
 			}
-			time.Sleep(minSlice)
+			time.Sleep(sliceLength)
 		}
 		release(t, holder)
 		mustBeEmpty(t, table)

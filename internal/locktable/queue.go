@@ -1,21 +1,20 @@
 package locktable
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // A queue has the goroutines that wait for one lock file, in order of arrival. Any of them can leave it
 // in constant time.
-type queue struct {
-	head, tail *waiter
-	tries      int // how many of the waiters are tries
-}
+type queue struct{ head, tail *waiter }
 
 // A waiter is one goroutine in a queue.
 type waiter struct {
 	prev, next *waiter
 	request    *Request
-	since      instant
+	since      time.Duration // since start
 	mode       Mode
-	try        bool // it waits only until the leader knows whether the lock is free
 
 	// outcome changes once, from queued, under Table.mu. Then resolved is closed.
 	outcome  outcome
@@ -32,20 +31,24 @@ const (
 	grantedSame                // it is a holder, and its path named the file when it became one
 	joining                    // it is a holder, but has to check for a writer of another process
 	refused                    // the lock is held, and it does not wait
+	settled                    // a try, that has waited until the leader knew whether the lock is free
 	stale                      // its path may name another file
 )
 
-func (q *queue) push(r *Request, mode Mode, try bool) *waiter {
-	w := &waiter{prev: q.tail, request: r, since: now(), mode: mode, try: try, resolved: make(chan struct{})}
+func (q *queue) push(r *Request, mode Mode) *waiter {
+	w := &waiter{
+		prev:     q.tail,
+		request:  r,
+		since:    time.Since(start),
+		mode:     mode,
+		resolved: make(chan struct{}),
+	}
 	if q.tail == nil {
 		q.head = w
 	} else {
 		q.tail.next = w
 	}
 	q.tail = w
-	if try {
-		q.tries++
-	}
 	return w
 }
 
@@ -69,9 +72,6 @@ func (q *queue) remove(w *waiter) {
 		w.next.prev = w.prev
 	}
 	w.prev, w.next = nil, nil
-	if w.try {
-		q.tries--
-	}
 }
 
 // resolve ends the wait of w, which the caller has removed from the queue.

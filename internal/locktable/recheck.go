@@ -46,6 +46,12 @@ func (c *recheck) setTimerLocked(e *entry) {
 	}
 }
 
+func (c *recheck) stopLocked() {
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+}
+
 // recheckNow rechecks all of the above once.
 func (e *entry) recheckNow() {
 	t, c := e.table, &e.recheck
@@ -72,17 +78,6 @@ func (e *entry) recheckNow() {
 	}
 
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	e.recheckQueueLocked(isStale)
-	e.recheckLeaderLocked(isStale)
-	e.admitReadersLocked()
-	c.running = false
-	if e.queue.head != nil || e.state == waiting {
-		c.setTimerLocked(e)
-	}
-}
-
-func (e *entry) recheckQueueLocked(isStale map[string]bool) {
 	for w := e.queue.head; w != nil; {
 		next := w.next
 		if isStale[w.request.Path] {
@@ -91,75 +86,81 @@ func (e *entry) recheckQueueLocked(isStale map[string]bool) {
 		}
 		w = next
 	}
+	t.mu.Unlock()
+
+	e.recheckLeader(isStale)
+	e.admitReaders()
+
+	t.mu.Lock()
+	c.running = false
+	if e.queue.head != nil || e.state == waiting {
+		c.setTimerLocked(e)
+	}
+	t.mu.Unlock()
 }
 
-func (e *entry) recheckLeaderLocked(isStale map[string]bool) {
-	e.awaitCheckLocked() // of a goroutine that gives up
-	l := &e.leader
+// recheckLeader rechecks the wait of the leader, if there is one.
+func (e *entry) recheckLeader(isStale map[string]bool) {
+	t := e.table
+	t.mu.Lock()
+	l := e.leader
 	switch {
 	case e.state != waiting:
+		t.mu.Unlock()
 		return
 	case isStale[l.request.Path]:
-		l.interrupt(errLateChange)
+		t.mu.Unlock()
+		l.interrupt(errReplaced)
 		return
-	case !l.blocked:
+	case !l.blocked || !t.checking.takeLocked(e):
+		t.mu.Unlock()
 		return
 	}
-	interrupt, pending := l.interrupt, l.mode == Exclusive && !l.request.ReaderPreference
+	f := e.file
+	t.mu.Unlock()
+
+	h, known := f.Holder()
 	var err error
-	var h Holder
-	var ok bool
-	e.checkLocked(func() {
-		h, ok = e.file.Holder()
-		if pending {
-			err = e.file.LockPending()
-		}
-	})
-	e.setHeldByLocked(h, ok)
+	if l.mode == Exclusive && !l.request.ReaderPreference {
+		err = f.LockPending()
+	}
+
+	t.mu.Lock()
+	e.other.noteLocked(h, known)
+	t.checking.endLocked(e)
+	t.mu.Unlock()
 	if err != nil {
-		interrupt(err)
+		l.interrupt(err)
 	}
 }
 
-// admitReadersLocked makes the readers at the head of the queue holders beside others, unless a writer of
-// another process waits for those. It is called when a writer ahead of them, of this process or of
-// another, may have given up.
-func (e *entry) admitReadersLocked() {
+// admitReaders makes the readers at the head of the queue holders beside others, unless a writer of another
+// process waits for those. It is called when a writer ahead of them, of this process or of another, may have
+// given up.
+func (e *entry) admitReaders() {
+	t := e.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	canJoin := func() bool {
 		first := e.queue.head
 		return e.state == held && e.mode == Shared && first != nil && first.mode == Shared
 	}
-	if !canJoin() || e.checking != nil {
+	if !canJoin() {
 		return
 	}
-	if !time.Now().Before(e.sliceEnd) {
-		pending, err := true, error(nil)
-		e.checkLocked(func() { pending, err = e.file.Pending() })
+	if !e.slice.lastsLocked() {
+		if !t.checking.takeLocked(e) {
+			return // whoever has the turn is here, too
+		}
+		f := e.file
+		t.mu.Unlock()
+		pending, err := f.Pending()
+		t.mu.Lock()
+		t.checking.endLocked(e)
 		if pending || err != nil || !canJoin() {
 			return
 		}
-		e.sliceEnd = time.Now().Add(e.table.minSlice)
+		e.slice.renewLocked(t.sliceLength)
 	}
 	e.grantReadersLocked()
-}
-
-// checkLocked calls check without table.mu, for a goroutine that neither leads nor holds the lock. Until
-// check returns, the file is not unlocked or closed.
-func (e *entry) checkLocked(check func()) {
-	e.checking = make(chan struct{})
-	e.table.mu.Unlock()
-	check()
-	e.table.mu.Lock()
-	close(e.checking)
-	e.checking = nil
-}
-
-// awaitCheckLocked waits until there is no check. If the caller leads and is not blocked, no other begins.
-func (e *entry) awaitCheckLocked() {
-	for e.checking != nil {
-		over := e.checking
-		e.table.mu.Unlock()
-		<-over
-		e.table.mu.Lock()
-	}
 }

@@ -120,14 +120,12 @@ var (
 
 // Why acquiring starts over.
 var (
-	errCreated    = retry("this process has just created the file")
-	errBeingMade  = retry("another goroutine was creating the file")
-	errRemoved    = retry("the file was removed")
-	errReplaced   = retry("the path names another file")
-	errLateChange = retry("the path names another file after a wait")
-	errOldLook    = retry("the path was resolved too long ago")
-	errPending    = retry("a writer of another process waits for readers")
-	errLease      = retry("another process has a lease on the file")
+	errCreated  = retry("this process was creating the file")
+	errRemoved  = retry("the file was removed")
+	errReplaced = retry("the path names another file")
+	errSettled  = retry("the lock was being acquired or released")
+	errPending  = retry("a writer of another process waits for readers")
+	errLease    = retry("another process has a lease on the file")
 )
 
 func retry(reason string) error { return fmt.Errorf("%w: %s", ErrRetry, reason) }

@@ -12,8 +12,8 @@ type leader struct {
 	request   *Request
 	mode      Mode
 	interrupt context.CancelCauseFunc // ends the wait, which returns the cause
-	since     instant
-	blocked   bool // in the kernel
+	since     time.Duration           // since start
+	blocked   bool                    // in the kernel
 }
 
 // wait waits until it has locked the file, for a leader that has found it locked. A recheck can interrupt
@@ -22,9 +22,7 @@ func (e *entry) wait(ctx context.Context, r *Request, mode Mode) error {
 	interruptible, interrupt := context.WithCancelCause(ctx)
 	defer interrupt(nil)
 	e.table.mu.Lock()
-	e.state, e.sliceEnd = waiting, time.Time{}
-	e.leader = leader{r, mode, interrupt, now(), false}
-	e.refuseTriesLocked()
+	e.startWaitLocked(leader{r, mode, interrupt, time.Since(start), false})
 	e.recheck.beginLocked(e)
 	e.table.mu.Unlock()
 
@@ -35,7 +33,7 @@ func (e *entry) wait(ctx context.Context, r *Request, mode Mode) error {
 	cause := context.Cause(interruptible)
 	switch {
 	case ctx.Err() != nil:
-		return e.waitError(ctx.Err())
+		return ctx.Err()
 	case cause != nil:
 		return cause
 	}
@@ -69,26 +67,33 @@ func (e *entry) blockOrPoll(ctx context.Context, r *Request, mode Mode) (err err
 	}
 }
 
-// block blocks in the kernel. While it does, others may use the file: see checkLocked.
+// block blocks in the kernel. While it does, a recheck may use the file. Those that give up meanwhile, and
+// the caller if ctx is done, tell who holds the lock: see waitError.
 func (e *entry) block(ctx context.Context, mode Mode) error {
 	if !e.file.CanWait() {
 		return errors.ErrUnsupported
 	}
-	e.table.mu.Lock()
+	t := e.table
+	e.askHolder(0)
+	t.mu.Lock()
 	e.leader.blocked = true
-	e.table.mu.Unlock()
+	t.mu.Unlock()
 
 	err := e.file.Wait(ctx, mode)
 
-	e.table.mu.Lock()
-	defer e.table.mu.Unlock()
-	e.awaitCheckLocked()
-	if ctx.Err() != nil {
-		// ctx may be done for others, too, that give up now. They get to know this.
-		e.askHolderLocked()
-	}
+	t.mu.Lock()
 	e.leader.blocked = false
-	e.unblockedAt, e.unblockedMode = now(), mode
+	if mode == Shared {
+		e.left = time.Since(start)
+	}
+	check := t.checking[e] // no other begins
+	t.mu.Unlock()
+	if check != nil {
+		<-check
+	}
+	if ctx.Err() != nil {
+		e.askHolder(0)
+	}
 	return err
 }
 

@@ -23,8 +23,8 @@ type contender struct {
 	name   string
 	kind   kind
 	module string // Go module or Python package, for its version
-	// open returns a handle, with a Close method if there is something to close. It is nil for a Python
-	// library: see worker.py.
+	// open returns a handle, with a Close method if there is something to close. It is nil for
+	// a Python library: see worker.py.
 	open func(path string) (fasteners.Locker, error)
 
 	cancelable  bool // a wait can be canceled; otherwise Acquire ignores its context
@@ -50,32 +50,32 @@ const (
 	lockedfileName   = "lockedfile"
 	jujuName         = "juju/mutex"
 	blockingCallName = "F_OFD_SETLKW, open descriptor"
-	backgroundName   = "fasteners, context.Background()"
-	checkedName      = "the same, path checked twice"
 	sleepName        = "goroutines that sleep"
 )
 
 var contenders = []*contender{
 	{name: oursName, open: openFasteners, cancelable: true, guards: true},
-	{name: backgroundName, open: openUncancelable, guards: true},
+	{name: "fasteners, context.Background()", open: openUncancelable, guards: true},
 	{name: gofrsLockName, module: "github.com/gofrs/flock", open: openGofrs},
 	{name: gofrsPollName, module: "github.com/gofrs/flock", open: openGofrs10, cancelable: true},
-	{name: "gofrs/flock TryLockContext 678 ms", module: "github.com/gofrs/flock", open: openGofrs678, cancelable: true, handoffOnly: true},
+	{name: "gofrs/flock TryLockContext 678 ms", module: "github.com/gofrs/flock", open: openGofrs678,
+		cancelable: true, handoffOnly: true},
 	{name: lockedfileName, module: "github.com/rogpeppe/go-internal", open: openLockedfile, guards: true},
 	{name: "go-filemutex", module: "github.com/alexflint/go-filemutex", open: openFilemutex},
 	{name: jujuName, module: "github.com/juju/mutex/v2", open: openJuju, cancelable: true, guards: true},
 	{name: blockingCallName, kind: systemCall, open: openDescriptor},
-	{name: checkedName, kind: systemCall, open: openChecked},
+	{name: "the same, path checked twice", kind: systemCall, open: openChecked},
 	{name: "F_OFD_SETLKW, open and close", kind: systemCall, open: openEachTime},
-	{name: "Go channel, path checked once", kind: goroutinesOnly, open: openChannel, cancelable: true, guards: true},
+	{name: "Go channel, path checked once", kind: goroutinesOnly, open: openChannel,
+		cancelable: true, guards: true},
 	{name: "Python fasteners", kind: pythonLibrary, module: "fasteners", cancelable: true},
 	{name: "Python filelock", kind: pythonLibrary, module: "filelock", cancelable: true},
 	{name: "Python portalocker", kind: pythonLibrary, module: "portalocker", cancelable: true},
 	{name: sleepName, kind: noLock, open: openSleep, cancelable: true},
 }
 
-// Handles are pointers, or no larger than one, so that converting them to an interface does not allocate:
-// the benchmark would count that allocation.
+// Handles are pointers, or no larger than one, so that converting them to an interface does not
+// allocate: the benchmark would count that allocation.
 
 func openFasteners(path string) (fasteners.Locker, error) {
 	return fasteners.NewInterProcessLock(path), nil
@@ -157,7 +157,9 @@ type juju struct {
 func openJuju(path string) (fasteners.Locker, error) { return &juju{name: filepath.Base(path)}, nil }
 
 func (l *juju) Acquire(ctx context.Context) error {
-	holder, err := mutex.Acquire(mutex.Spec{Name: l.name, Clock: systemClock{}, Delay: time.Millisecond, Cancel: ctx.Done()})
+	holder, err := mutex.Acquire(mutex.Spec{
+		Name: l.name, Clock: systemClock{}, Delay: time.Millisecond, Cancel: ctx.Done(),
+	})
 	if err == nil {
 		l.holder = holder
 	}
@@ -171,7 +173,8 @@ type systemClock struct{}
 func (systemClock) Now() time.Time                         { return time.Now() }
 func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
 
-// A descriptor is a lock of an open file description, the least that a lock between processes can do.
+// A descriptor is a lock of an open file description, the least that a lock between processes can
+// do.
 type descriptor int
 
 func openDescriptor(path string) (fasteners.Locker, error) {
@@ -194,8 +197,8 @@ func (fd descriptor) Release() error {
 
 func (fd descriptor) Close() error { return unix.Close(int(fd)) }
 
-// A checked lock verifies that the path still names the file, after it has locked the file and before it
-// unlocks it. This library has to do both, so it cannot be faster.
+// A checked lock verifies that the path still names the file, after it has locked the file and
+// before it unlocks it. This library has to do both, so it cannot be faster.
 type checked struct {
 	descriptor
 	path string
@@ -230,8 +233,8 @@ func (l *checked) check() error {
 	return err
 }
 
-// A channelLock does not lock the file. It excludes goroutines by a channel, in order of arrival, and
-// verifies the path once for each of them.
+// A channelLock does not lock the file. It excludes goroutines by a channel, in order of
+// arrival, and verifies the path once for each of them.
 type channelLock struct{ *checked }
 
 var semaphore = make(chan struct{}, 1)

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Bench compares the speed of fasteners with that of other cross-process locks: libraries for Go and
-// Python, and bare system calls. See README.md.
+// Bench compares the speed of fasteners with that of other cross-process locks: libraries for Go
+// and Python, and bare system calls. See README.md.
 package main
 
 import (
@@ -23,9 +23,9 @@ func main() {
 }
 
 func run() error {
-	short := flag.Bool("quick", false, "take three minutes instead of a quarter of an hour, for a first impression")
+	short := flag.Bool("quick", false, "take three minutes instead of fifteen, for a first impression")
 	only := flag.String("only", "", "run only the measures whose names match `regexp`")
-	out := flag.String("o", "results", "`directory` for report.md, targets.md and the charts")
+	out := flag.String("o", "results", "`directory` for report.md and the charts")
 	dir := flag.String("dir", os.TempDir(), "`directory` for the lock files")
 	flag.Parse()
 	plan := full
@@ -61,7 +61,6 @@ func run() error {
 	}
 	err = errors.Join(err, os.MkdirAll(*out, 0o777))
 	write("report.md", []byte(text))
-	write("targets.md", []byte(targetTable(results)))
 	for _, p := range pictures {
 		write(p.file, p.svg)
 	}

@@ -34,7 +34,10 @@ var (
 	red    = color.RGBA{0xd6, 0x27, 0x28, 0xff}
 	grey   = color.RGBA{0xbb, 0xbb, 0xbb, 0xff}
 	orange = color.RGBA{0xff, 0x7f, 0x0e, 0xff}
-	blues  = []color.RGBA{{0x9e, 0xca, 0xe1, 0xff}, {0x42, 0x92, 0xc6, 0xff}, {0x08, 0x51, 0x9c, 0xff}, {0x05, 0x1c, 0x44, 0xff}}
+	blues  = []color.RGBA{
+		{0x9e, 0xca, 0xe1, 0xff}, {0x42, 0x92, 0xc6, 0xff},
+		{0x08, 0x51, 0x9c, 0xff}, {0x05, 0x1c, 0x44, 0xff},
+	}
 )
 
 // drawAll draws the charts for which all results are there.
@@ -196,7 +199,8 @@ func wholeNumbers(lo, hi float64) []plot.Tick {
 
 func (c *chart) svg() ([]byte, error) {
 	width, height := 22*vg.Centimeter, vg.Length(len(c.row))*0.75*vg.Centimeter+2.5*vg.Centimeter
-	svg := vgsvg.NewWith(vgsvg.UseWH(width, height), vgsvg.EmbedFonts(false)) // embedded fonts would make the file many times as large
+	// Embedded fonts would make the file many times as large.
+	svg := vgsvg.NewWith(vgsvg.UseWH(width, height), vgsvg.EmbedFonts(false))
 	all := draw.New(svg)
 	all.SetColor(color.White) // for pages with a dark background
 	all.Fill(all.Rectangle.Path())
@@ -207,5 +211,6 @@ func (c *chart) svg() ([]byte, error) {
 		return nil, err
 	}
 	// Where that font is missing, the browser uses one with the same metrics.
-	return bytes.ReplaceAll(out.Bytes(), []byte(fontFamily), []byte(fontFamily+",Arial,Helvetica,sans-serif")), nil
+	fonts := []byte(fontFamily + ",Arial,Helvetica,sans-serif")
+	return bytes.ReplaceAll(out.Bytes(), []byte(fontFamily), fonts), nil
 }

@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// Each contender runs in processes of its own, so that it does not pay for the timers, garbage and threads
-// of another one, and a crash is a result. A process is this program, or worker.py. It reads requests from
-// stdin and writes replies to stdout, each a JSON value. If it fails, it prints the reason to stderr and
-// exits.
+// Each contender runs in processes of its own, so that it does not pay for the timers, garbage
+// and threads of another one, and a crash is a result. A process is this program, or
+// worker.py. It reads requests from stdin and writes replies to stdout, each a JSON value. If
+// it fails, it prints the reason to stderr and exits.
 
 // A request says what a process has to do. Not every Do uses every field.
 type request struct {
@@ -53,8 +53,8 @@ const (
 	envPath      = "FASTENERS_BENCH_PATH"
 )
 
-// python is Debian's interpreter, because Debian packages the libraries for it. Another one may come first
-// in $PATH.
+// python is Debian's interpreter, because Debian packages the libraries for it. Another one
+// may come first in $PATH.
 var python = "/usr/bin/python3"
 
 //go:embed worker.py
@@ -84,7 +84,8 @@ func start(c *contender, path string) (*process, error) {
 		p.cmd = exec.Command(python, "-c", pythonWorker, c.module, path)
 	}
 	// The cause of a crash is enough, without the stacks of thousands of goroutines.
-	p.cmd.Env = append(os.Environ(), "GOTRACEBACK=none", "TMPDIR="+filepath.Dir(path), envContender+"="+c.name, envPath+"="+path)
+	p.cmd.Env = append(os.Environ(), "GOTRACEBACK=none", "TMPDIR="+filepath.Dir(path),
+		envContender+"="+c.name, envPath+"="+path)
 	p.cmd.Stderr = &p.stderr
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -16,23 +17,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A result is the outcome of a measure: a table with a row for each entrant, and the targets for the row of
-// this library.
+// A result is the outcome of a measure: a table with a row for each entrant.
 type result struct {
 	title, text string
 	entrants    []*entrant
 	columns     []column
-	targets     []target
 }
 
 type column struct {
 	head string
 	cell func(*entrant) string
-}
-
-type target struct {
-	what, measured, limit string
-	met                   bool
 }
 
 // newResult starts processes of each contender that takes part.
@@ -62,7 +56,7 @@ func (r *result) named(name string) *entrant {
 	return &entrant{contender: &contender{name: name}}
 }
 
-// bestGofrs returns the one of the two uses of gofrs/flock that is better: best is math.Min or math.Max.
+// bestGofrs returns the better of the two uses of gofrs/flock: best is math.Min or math.Max.
 func (r *result) bestGofrs(v value, best func(a, b float64) float64) *entrant {
 	a, b := r.named(gofrsLockName), r.named(gofrsPollName)
 	if best(v(a), v(b)) == v(b) {
@@ -80,31 +74,6 @@ func (r *result) ratioColumn(v value, to *entrant) {
 	r.column("ratio to "+to.name, func(e *entrant) float64 { return v(e) / v(to) }, times)
 }
 
-// require adds a target that is a limit.
-func (r *result) require(what string, v value, op string, limit float64, format func(float64) string) {
-	us := v(r.named(oursName))
-	r.targets = append(r.targets, target{what, format(us), op + " " + trimZeros(format(limit)), meets(us, op, limit)})
-}
-
-// compare adds a target that is a multiple of the value of another contender.
-func (r *result) compare(what string, v value, op string, factor float64, to *entrant, format func(float64) string) {
-	us, them := v(r.named(oursName)), v(to)
-	r.targets = append(r.targets, target{
-		what:     what,
-		measured: fmt.Sprintf("%s, %s", format(us), times(us/them)),
-		limit:    fmt.Sprintf("%s %v × %s (%s)", op, factor, to.name, format(them)),
-		met:      meets(us, op, factor*them),
-	})
-}
-
-// meets returns false for NaN, which stands for a value that was not measured.
-func meets(v float64, op string, limit float64) bool {
-	if op == "≤" {
-		return v <= limit
-	}
-	return v >= limit
-}
-
 // report returns the results of a run as Markdown.
 func report(b *bench, results map[string]*result, pictures []picture) string {
 	var s strings.Builder
@@ -117,31 +86,6 @@ func report(b *bench, results map[string]*result, pictures []picture) string {
 			r.write(&s)
 		}
 	}
-	return s.String()
-}
-
-// targetTable returns the targets of a run as Markdown. They are for those who maintain this library.
-func targetTable(results map[string]*result) string {
-	var s strings.Builder
-	s.WriteString("# Targets of the benchmark\n\nOf the run that [the report](report.md) shows.\n\n")
-	var rows [][]string
-	for _, m := range measures {
-		r := results[m.name]
-		if r == nil {
-			continue
-		}
-		for _, t := range r.targets {
-			what, met := r.title, "met"
-			if t.what != "" {
-				what += ": " + t.what
-			}
-			if !t.met {
-				met = "**missed**"
-			}
-			rows = append(rows, []string{what, t.measured, t.limit, met})
-		}
-	}
-	markdown(&s, []string{"", oursName, "target", ""}, rows)
 	return s.String()
 }
 
@@ -173,7 +117,8 @@ func (r *result) write(s *strings.Builder) {
 }
 
 func markdown(s *strings.Builder, head []string, rows [][]string) {
-	fmt.Fprintf(s, "| %s |\n|---|%s\n", strings.Join(head, " | "), strings.Repeat("---:|", len(head)-1))
+	rule := "|---|" + strings.Repeat("---:|", len(head)-1)
+	fmt.Fprintf(s, "| %s |\n%s\n", strings.Join(head, " | "), rule)
 	for _, row := range rows {
 		for i := range row {
 			row[i] = strings.ReplaceAll(row[i], "|", `\|`)
@@ -188,11 +133,14 @@ func (b *bench) environment() string {
 	var u unix.Utsname
 	_ = unix.Uname(&u)
 	fileSystem, _ := exec.Command("stat", "-f", "-c", "%T", b.dir).Output()
-	fmt.Fprintf(&s, "%s, %d CPUs, Linux %s, %s, lock files on %s. %s, load average before the run %s.\n\n",
-		lineAfter("/proc/cpuinfo", "model name\t: "), runtime.NumCPU(), unix.ByteSliceToString(u.Release[:]), runtime.Version(),
-		strings.TrimSpace(string(fileSystem)), time.Now().Format(time.DateOnly), b.load)
-	fmt.Fprintf(&s, "Medians of %s of %s, of %d hand-offs, and of %s where goroutines wait. Each round measures all contenders.\n\n",
+	fmt.Fprintf(&s, "%s, %d CPUs, Linux %s, %s, lock files on %s. ",
+		lineAfter("/proc/cpuinfo", "model name\t: "), runtime.NumCPU(),
+		unix.ByteSliceToString(u.Release[:]), runtime.Version(), strings.TrimSpace(string(fileSystem)))
+	fmt.Fprintf(&s, "%s, load average before the run %s.\n\n",
+		time.Now().Format(time.DateOnly), b.load)
+	fmt.Fprintf(&s, "Medians of %s of %s, of %d hand-offs, and of %s where goroutines wait. ",
 		plural(b.rounds, "round"), plainDuration(b.slice), b.handoffs, plural(b.waits, "round"))
+	s.WriteString("Each round measures all contenders.\n\n")
 
 	versions := map[string]string{}
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -208,11 +156,26 @@ func (b *bench) environment() string {
 			with = append(with, strings.TrimPrefix(c.module, "github.com/")+" "+versions[c.module])
 		}
 	}
-	fmt.Fprintf(&s, "With %s.", strings.Join(slices.Compact(with), ", "))
+	fmt.Fprintf(&s, "fasteners at commit %s, with %s.",
+		b.commit, strings.Join(slices.Compact(with), ", "))
 	for _, a := range b.absent {
 		fmt.Fprintf(&s, " Without %s.", a)
 	}
 	return s.String()
+}
+
+// measuredCommit returns the commit that this program was compiled from, with the mark
+// "-dirty" if a file differs from it. It asks git, because "go run" does not stamp the commit
+// into programs.
+func measuredCommit() string {
+	_, source, _, _ := runtime.Caller(0)
+	git := exec.Command("git", "describe", "--always", "--exclude=*", "--dirty")
+	git.Dir = filepath.Dir(source)
+	commit, err := git.Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(commit))
 }
 
 // lineAfter returns what follows prefix, in the first line of the file that has it.
@@ -259,7 +222,7 @@ func threeDigits(v float64, unit string) string {
 	return fmt.Sprintf("%.2f%s", v, unit)
 }
 
-// fourDecimals is for limits that three digits could seem to meet.
+// fourDecimals is for counts that are whole but for what rarely happens.
 func fourDecimals(v float64) string {
 	if math.IsNaN(v) {
 		return "–"

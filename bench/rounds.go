@@ -49,11 +49,12 @@ type bench struct {
 	versions   map[string]string // of Python libraries
 	absent     []string          // contenders that cannot run, and why
 	load       string            // load average before the run
+	commit     string            // of this library
 }
 
 // newBench leaves out contenders that are not installed.
 func newBench(p plan, dir string) *bench {
-	b := &bench{plan: p, dir: dir, versions: map[string]string{}}
+	b := &bench{plan: p, dir: dir, versions: map[string]string{}, commit: measuredCommit()}
 	_, _ = fmt.Sscan(lineAfter("/proc/loadavg", ""), &b.load)
 	for _, c := range contenders {
 		if c.kind == pythonLibrary {
@@ -79,7 +80,8 @@ type entrant struct {
 	err       error     // why it takes no further part
 }
 
-// startEntrant starts processes of a contender. The caller must call stop, even if e.err is not nil.
+// startEntrant starts processes of a contender. The caller must call stop, even if e.err is
+// not nil.
 func (b *bench) startEntrant(c *contender, processes int) *entrant {
 	dir, err := os.MkdirTemp(b.dir, "")
 	e := &entrant{contender: c, path: filepath.Join(dir, "lock"), err: err}
@@ -105,8 +107,8 @@ func (e *entrant) stop() {
 // A turn measures one contender for one round, and returns the replies of its processes.
 type turn func(*entrant) ([]reply, error)
 
-// interleave calls t for each entrant in each round. Each round begins with another entrant, so that other
-// load of the machine affects all alike.
+// interleave calls t for each entrant in each round. Each round begins with another entrant,
+// so that other load of the machine affects all alike.
 func interleave(es []*entrant, rounds int, t turn) {
 	for i := range rounds {
 		for j := range es {

@@ -123,7 +123,8 @@ func (w *worker) pairs(r request) reply {
 	}
 }
 
-// allocs counts the allocations of the whole process, because other goroutines may do part of the work.
+// allocs counts the allocations of the whole process, because other goroutines may do part of the
+// work.
 func (w *worker) allocs(r request) reply {
 	w.pair(r.Fresh) // the first one may initialize something
 	var before, after runtime.MemStats
@@ -135,8 +136,8 @@ func (w *worker) allocs(r request) reply {
 	return reply{Allocs: float64(after.Mallocs-before.Mallocs) / float64(r.N)}
 }
 
-// add loses an update if two goroutines or processes call it at the same time. It uses atomics because the
-// race detector does not know about file locks.
+// add loses an update if two goroutines or processes call it at the same time. It uses atomics
+// because the race detector does not know about file locks.
 func add(counter *atomic.Int64) { counter.Store(counter.Load() + 1) }
 
 // goroutines measures goroutines of this process that compete for the lock.
@@ -170,7 +171,8 @@ func (w *worker) goroutines(r request) reply {
 	return reply{Pairs: pairs.Load(), Nanos: d, CPU: cpu() - used, Lost: pairs.Load() - counter.Load()}
 }
 
-// count measures this process while it competes with others for the lock, to add to a counter in a file.
+// count measures this process while it competes with others for the lock, to add to a counter
+// in a file.
 func (w *worker) count(r request) reply {
 	counter := mapCounter(w.path + ".count")
 	time.Sleep(time.Duration(r.Start - now()))
@@ -198,8 +200,9 @@ func mapCounter(path string) *atomic.Int64 {
 	return (*atomic.Int64)(unsafe.Pointer(&b[0]))
 }
 
-// wait starts goroutines that wait for the lock, each with a handle of its own, and measures what that
-// costs: their start included, or without it if r.Settle says how long that takes. It leaves them waiting.
+// wait starts goroutines that wait for the lock, each with a handle of its own, and measures
+// what that costs: their start included, or without it if r.Settle says how long that takes.
+// It leaves them waiting.
 func (w *worker) wait(r request) reply {
 	idle, used := status("VmRSS:")<<10, cpu()
 	w.waiting.Add(r.N)
@@ -212,11 +215,14 @@ func (w *worker) wait(r request) reply {
 	}
 	start := now()
 	time.Sleep(seconds(r.Seconds))
-	return reply{CPU: cpu() - used, Nanos: now() - start, Threads: status("Threads:"), Idle: idle, Memory: status("VmRSS:") << 10}
+	return reply{
+		CPU: cpu() - used, Nanos: now() - start,
+		Threads: status("Threads:"), Idle: idle, Memory: status("VmRSS:") << 10,
+	}
 }
 
-// waitForLock has a small frame: with some hundred bytes more, the runtime would double the stack of each
-// goroutine, and the result would show the benchmark's memory.
+// waitForLock has a small frame: with some hundred bytes more, the runtime would double the
+// stack of each goroutine, and the result would show the benchmark's memory.
 func (w *worker) waitForLock() {
 	l, err := w.open(w.path)
 	if err == nil {

@@ -1,6 +1,7 @@
 package locktable
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -33,44 +34,33 @@ func (t *Table) Acquire(ctx context.Context, r *Request, mode Mode, try bool) (H
 		}
 		if err == nil && o == leading {
 			var late bool
-			if late, err = e.lock(ctx, r, mode, try); late {
+			late, err = e.lock(ctx, r, mode, try)
+			if late {
 				retries, waited = 0, true
 			}
-			o = granted
 		}
-		if err == nil {
-			switch o {
-			case grantedSame:
-				return Hold{e}, nil
-			case granted:
-				// The path may have come to name another file at any time before. If one process replaces
-				// the file under its lock, and another locks the new file, both would otherwise be holders:
-				//
-				//	this process              others
-				//	open a, which is inode 1
-				//	                          lock inode 1, remove a, unlock
-				//	lock inode 1
-				//	                          create a, which is inode 2; lock it
-				//
-				// From now on, a process that replaces the file only under its lock has to wait.
-				same, lookErr := t.system.SameFile(r.Path, e.id)
-				if same {
-					return Hold{e}, nil
-				}
+		if err == nil && o != grantedSame {
+			// The path may have come to name another file at any time before. If one process replaces the
+			// file under its lock, and another locks the new file, both would otherwise be holders:
+			//
+			//	this process              others
+			//	open a, which is inode 1
+			//	                          lock inode 1, remove a, unlock
+			//	lock inode 1
+			//	                          create a, which is inode 2; lock it
+			//
+			// From now on, a process that replaces the file only under its lock has to wait.
+			var same bool
+			same, err = t.system.SameFile(r.Path, e.id)
+			if !same {
 				// An error of this release says nothing about the file that the path names now.
 				_ = e.release("")
-				if err = lookErr; err == nil {
-					err = errReplaced
-				}
-			case refused:
-				err = ErrBusy
-			case settled:
-				err = errSettled
-			case stale:
-				err = errReplaced
+				err = cmp.Or(err, errReplaced)
 			}
 		}
 		switch {
+		case err == nil:
+			return Hold{e}, nil
 		case waited && err == ctx.Err():
 			return Hold{}, e.waitError(err)
 		case !errors.Is(err, ErrRetry) || retries == maxRetries:
@@ -101,23 +91,21 @@ func (t *Table) enter(
 			err = t.create(ctx, r, mode)
 		}
 		if err != nil {
-			return nil, stale, nil, err
+			return nil, queued, nil, err
 		}
 		t.mu.Lock()
 		e = t.entryLocked(id)
 	}
+	joins := false
 	switch {
 	case e.state == idle:
 		e.leadLocked()
 		o = leading
 	case e.state == held && e.mode == Shared && mode == Shared && e.queue.head == nil:
 		e.holders++
-		o = joining
-		if e.slice.lastsLocked() {
-			o = granted
-		}
+		o, joins = granted, !e.slice.lastsLocked()
 	case cached && (try || r.Path != e.path || time.Since(e.releasedAt) > maxPathAge):
-		o = stale
+		err = errReplaced // or so it may be
 	case !try:
 		w = e.enqueueLocked(r, mode)
 	// While the leader is locking, a try waits for the answer of the kernel: if the lock is free, two
@@ -125,10 +113,10 @@ func (t *Table) enter(
 	case e.state == locking:
 		w = e.awaitSettlementLocked()
 	default:
-		o = refused
+		err = ErrBusy
 	}
 	t.mu.Unlock()
-	if o == joining {
+	if joins {
 		o, w, err = e.join(r, try, cached)
 	}
 	return e, o, w, err
@@ -159,11 +147,12 @@ func (e *entry) join(r *Request, try, cached bool) (outcome, *waiter, error) {
 	_ = e.release("")
 	switch {
 	case err != nil:
-		return stale, nil, err
 	case try:
-		return refused, nil, nil
+		err = ErrBusy
+	default:
+		err = errPending
 	}
-	return stale, nil, errPending
+	return queued, nil, err
 }
 
 // leave is called by a goroutine whose wait in the queue is over, or that gives it up since ctx is done. In
@@ -185,9 +174,15 @@ func (e *entry) leave(ctx context.Context, w *waiter) (outcome, error) {
 		case leading:
 			_ = e.stepDown(true)
 		}
-		return stale, err
+		return queued, err
 	}
-	if w.outcome != leading {
+	switch w.outcome {
+	case leading:
+	case stale:
+		return queued, errReplaced
+	case settled:
+		return queued, errSettled
+	default:
 		return w.outcome, nil
 	}
 
@@ -195,11 +190,11 @@ func (e *entry) leave(ctx context.Context, w *waiter) (outcome, error) {
 	// of the queue gets here. If each of them opened the new file to find out, there would be as many
 	// descriptors, none of which may be closed while the new file is locked.
 	same, err := t.system.SameFile(w.request.Path, e.id)
-	if same && err == nil {
-		return leading, nil
+	if !same || err != nil {
+		_ = e.unlockAndStepDown(false)
+		return queued, cmp.Or(err, errReplaced)
 	}
-	_ = e.unlockAndStepDown(false)
-	return stale, err
+	return leading, nil
 }
 
 // lock locks the file for the caller, which leads, and becomes a holder. It returns ErrBusy to a try. The

@@ -29,8 +29,6 @@ const (
 	leading                    // it leads
 	granted                    // it is a holder
 	grantedSame                // it is a holder, and its path named the file when it became one
-	joining                    // it is a holder, but has to check for a writer of another process
-	refused                    // the lock is held, and it does not wait
 	settled                    // a try, that has waited until the leader knew whether the lock is free
 	stale                      // its path may name another file
 )

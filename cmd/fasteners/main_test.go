@@ -18,12 +18,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/worker"
 )
 
 const (
 	strictVar = "FASTENERS_TEST_STRICT" // in CI, where nothing may be missing
 	binaryVar = "FASTENERS_TEST_BINARY" // the program to test, where it cannot be built
 	toolVar   = "FASTENERS_TEST_TOOL"   // makes the test binary a tool for scripts
+	breakVar  = worker.BreakVar         // makes check and stress use broken locks
 )
 
 var update = flag.Bool("update", false, "write the manual pages")

@@ -5,9 +5,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/cli"
 )
 
 // The manual pages are made of the help texts by go generate. The library that does that takes longer to
@@ -22,7 +23,7 @@ func newManCommand() *cobra.Command {
 		Use:   "man DIR",
 		Short: "Write the manual pages to a directory",
 		Long:  `Man writes one manual page for each command to the directory DIR, which it creates.`,
-		Args:  args(1, 1),
+		Args:  cli.Args(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o777); err != nil {
 				return err
@@ -43,13 +44,4 @@ func newManCommand() *cobra.Command {
 			return nil
 		},
 	}
-}
-
-// programVersion returns the version of the module, as go install has got it.
-func programVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/cli"
 )
 
 // A runProcess is the program, with a tool as its command. It is killed when the test ends.
@@ -158,7 +159,7 @@ func TestCommandIsKilled(t *testing.T) {
 	must(t, child.Kill())
 	killed := 1
 	if runtime.GOOS != "windows" {
-		killed = exitSignalBase + 9
+		killed = cli.ExitSignalBase + 9
 	}
 	p.exit(killed)
 	if !isFree(t, path) {
@@ -237,7 +238,7 @@ func TestWaitersAreListed(t *testing.T) {
 		if !strings.Contains(string(out), want) || !strings.Contains(string(out), "waits") {
 			t.Errorf("%v prints %q, want a line with %q", args, out, want)
 		}
-		var states []lockState
+		var states []struct{ Holders, Waiters []struct{ PID int } }
 		out, _ = command(append(args, "--json")...).Output()
 		must(t, json.Unmarshal(out, &states))
 		if len(states) != 1 || len(states[0].Holders) != 1 || len(states[0].Waiters) != 1 ||

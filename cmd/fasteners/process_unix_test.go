@@ -16,6 +16,8 @@ import (
 
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
+
+	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/cli"
 )
 
 func init() { tools["signals"] = signalsTool }
@@ -76,7 +78,7 @@ func TestKillAfter(t *testing.T) {
 	must(t, p.cmd.Process.Signal(unix.SIGINT))
 	p.expect(p.out, "SIGINT")
 	p.expect(p.stderr, "killing")
-	p.exit(exitSignalBase + 9)
+	p.exit(cli.ExitSignalBase + 9)
 }
 
 // The loss of the lock is told, and ends the command if that is wanted.
@@ -113,7 +115,7 @@ func TestSignalWhileWaiting(t *testing.T) {
 	waiter := startRun(t, path)
 	waiter.expect(waiter.stderr, "waiting for")
 	must(t, waiter.cmd.Process.Signal(unix.SIGQUIT))
-	waiter.exit(exitSignalBase + 3)
+	waiter.exit(cli.ExitSignalBase + 3)
 	holder.end(0)
 }
 
@@ -136,7 +138,7 @@ func TestProcessOwnedLock(t *testing.T) {
 	p.held()
 	p.end(0)
 	err := exec.Command(binary, "run", "-F", path, "true").Run()
-	if e, ok := err.(*exec.ExitError); !ok || e.ExitCode() != exitSystem {
+	if e, ok := err.(*exec.ExitError); !ok || e.ExitCode() != cli.ExitSystem {
 		t.Errorf("replacing the program: %v", err)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/cli"
 )
 
 func TestInterrupt(t *testing.T) {
@@ -40,7 +42,7 @@ func TestInterrupt(t *testing.T) {
 		if rest, err := io.ReadAll(lines); err != nil || strings.Contains(string(rest), "fasteners:") {
 			t.Errorf("%v, %s", err, rest)
 		}
-		finishForTest(t, cmd, cmd.Wait).mustHaveStatus(t, exitSignalBase+int(syscall.SIGINT))
+		finishForTest(t, cmd, cmd.Wait).mustHaveStatus(t, cli.ExitSignalBase+int(syscall.SIGINT))
 		mustBeEmpty(t, dir)
 	})
 	t.Run("stress", func(t *testing.T) {
@@ -52,7 +54,7 @@ func TestInterrupt(t *testing.T) {
 		if err := cmd.Process.Signal(os.Interrupt); err != nil {
 			t.Fatal(err)
 		}
-		finishForTest(t, cmd, cmd.Wait).mustHaveStatus(t, exitSignalBase+int(syscall.SIGINT))
+		finishForTest(t, cmd, cmd.Wait).mustHaveStatus(t, cli.ExitSignalBase+int(syscall.SIGINT))
 		if !strings.Contains(out.String(), "\nviolations    0\n") {
 			t.Errorf("there is no table:\n%s", &out)
 		}
@@ -88,7 +90,7 @@ func startStress(t *testing.T, cmd *exec.Cmd, dir string) {
 		t.Fatal(err)
 	}
 	for {
-		if found, _ := filepath.Glob(filepath.Join(dir, ".*", lockName)); len(found) > 0 {
+		if found, _ := filepath.Glob(filepath.Join(dir, ".*", "lock")); len(found) > 0 {
 			return
 		}
 		time.Sleep(time.Millisecond)

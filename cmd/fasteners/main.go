@@ -30,10 +30,10 @@ func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "fasteners",
 		Short: "Run commands under file locks, and look at these locks",
-		Long: `Fasteners runs commands under locks between processes, tells who holds a lock, and tries
-whether the locks work on a file system. The locks are those of the Go package
-github.com/go-fasteners/fasteners and of Python's fasteners: programs that use them and
-this command exclude each other. They do not exclude flock(1).`,
+		Long: `Fasteners runs commands under locks between processes, tells who holds a lock,
+and tries whether the locks work on a file system. The locks are those of the Go
+package github.com/go-fasteners/fasteners and of Python's fasteners: programs
+that use them and this command exclude each other. They do not exclude flock(1).`,
 		Version:       cli.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -22,8 +22,9 @@ func newManCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "man DIR",
 		Short: "Write the manual pages to a directory",
-		Long:  `Man writes one manual page for each command to the directory DIR, which it creates.`,
-		Args:  cli.Args(1, 1),
+		Long: `Man writes one manual page for each command to the directory DIR, which it
+creates.`,
+		Args: cli.Args(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o777); err != nil {
 				return err

@@ -18,12 +18,13 @@ func NewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check DIR",
 		Short: "Try whether locks work on the file system of a directory",
-		Long: `Check tries, with several processes and in a new directory in DIR, what the locks need of the
-file system: exclusion, readers that share the lock, release when the holder dies, and others.
-It prints the type of the file system and a verdict for each. The directory is removed.
+		Long: `Check tries, with several processes and in a new directory in DIR, what the
+locks need of the file system: exclusion, readers that share the lock, release
+when the holder dies, and others. It prints the type of the file system and a
+verdict for each. The directory is removed.
 
-It cannot tell whether processes of other hosts are excluded: on a file system that several
-hosts use, no check on one of them can.
+It cannot tell whether processes of other hosts are excluded: on a file system
+that several hosts use, no check on one of them can.
 
 The exit status is 0 if everything holds, and 1 if something does not.`,
 		Example: `  fasteners check /mnt/share

@@ -20,13 +20,14 @@ func NewListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [flags] [DIR]",
 		Short: "List the locks that are held, with their holders and waiters",
-		Long: `List lists the locks of this library that processes of this machine hold or wait for, with
-path, mode, process, command and time. With DIR it lists those on files in that directory
-and below, and also those of other programs on them that exclude this library, such as
-Python's fasteners.
+		Long: `List lists the locks of this library that processes of this machine hold or wait
+for, with path, mode, process, command and time. With DIR it lists those on
+files in that directory and below, and also those of other programs on them that
+exclude this library, such as Python's fasteners.
 
-Without DIR it works only on Linux, and finds the locks of processes at whose descriptors
-the user may look: root finds all. It exits with status 0 whether there are locks or not.`,
+Without DIR it works only on Linux, and finds the locks of processes at whose
+descriptors the user may look: root finds all. It exits with status 0 whether
+there are locks or not.`,
 		Args: cli.Args(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for {

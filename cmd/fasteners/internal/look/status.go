@@ -104,13 +104,13 @@ func NewStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [flags] LOCK...",
 		Short: "Tell who holds a lock and who waits for it",
-		Long: `Status tells of each lock whether it is free or held, by which process, since when, and who
-waits for it. It acquires nothing and creates nothing: a file that does not exist is a free
-lock. It exits with status 0 if all locks are free, 75 if one is held, and 71 if that is not
-known of one.
+		Long: `Status tells of each lock whether it is free or held, by which process, since
+when, and who waits for it. It acquires nothing and creates nothing: a file that
+does not exist is a free lock. It exits with status 0 if all locks are free, 75
+if one is held, and 71 if that is not known of one.
 
-A process has no number if it is one of another machine or PID namespace. Windows tells
-only which processes have the file open.`,
+A process has no number if it is one of another machine or PID namespace.
+Windows tells only which processes have the file open.`,
 		Args: cli.Args(1, cli.AnyNumber),
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			states := []*lockState{}

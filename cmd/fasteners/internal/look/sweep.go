@@ -19,13 +19,14 @@ func NewSweepCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sweep [flags] DIR",
 		Short: "Remove lock files that nobody holds or waits for",
-		Long: `Sweep removes lock files in a directory and below: empty regular files whose names match
---name, and that have no other name (ln(1)). It removes a file as the last thing before it releases the lock on it, so that the
-users of this library cannot lose a lock by it. A program that has the path, but not yet
-the lock, creates the file again.
+		Long: `Sweep removes lock files in a directory and below: empty regular files whose
+names match --name, and that have no other name (ln(1)). It removes a file as
+the last thing before it releases the lock on it, so that the users of this
+library cannot lose a lock by it. A program that has the path, but not yet the
+lock, creates the file again.
 
-A lock file has the time of its creation, as locking does not write to it. So --older does
-not tell when it was last used.`,
+A lock file has the time of its creation, as locking does not write to it. So
+--older does not tell when it was last used.`,
 		Args: cli.Args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd, args[0]) },
 	}

@@ -11,7 +11,7 @@ import (
 type secondsFlag time.Duration
 
 func (s *secondsFlag) String() string {
-	if *s < 0 {
+	if *s <= 0 { // no limit, or nothing to do
 		return ""
 	}
 	return time.Duration(*s).String()

@@ -56,27 +56,30 @@ func NewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run [flags] LOCK [--] COMMAND [ARG...]",
 		Short: "Run a command while holding a lock",
-		Long: `Run acquires the lock on the file LOCK, runs the command, and exits with the status of the
-command: 128 and the number of the signal if a signal has ended it, 126 if it cannot be run,
-and 127 if it is not found. The file is created if it does not exist. Use a file of its own,
-such as data.json.lock for data.json.
+		Long: `Run acquires the lock on the file LOCK, runs the command, and exits with the
+status of the command: 128 and the number of the signal if a signal has ended
+it, 126 if it cannot be run, and 127 if it is not found. The file is created if
+it does not exist. Use a file of its own, such as data.json.lock for data.json.
 
-If the lock is held, run waits for it, and after a second tells for whom. If it may not wait
-any longer, it exits with status 75 and does not run the command.
+If the lock is held, run waits for it, and after a second tells for whom. If it
+may not wait any longer, it does not run the command and exits with status 75,
+or 0 with --if-busy=skip.
 
-On Linux the command inherits the lock, so it is held until the command, and whatever it has
-left running, have exited, even if run itself is killed. With --close, and on other systems,
-it is released when the command exits. There, but not with --close, the command is killed
-when run is killed, if the system can do that: Linux and Windows can. With --remove, what
-the command has left running loses the lock when run exits.
+On Linux the command inherits the lock, so it is held until the command, and
+whatever it has left running, have exited, even if run itself is killed. With
+--close, and on other systems, it is released when the command exits. There, but
+not with --close, the command is killed when run is killed, if the system can do
+that: Linux and Windows can. With --remove, what the command has left running
+loses the lock when run exits.
 
-Signals to run are passed on to the command. Of the signals that run was started to ignore,
-the command goes on to ignore only SIGHUP and SIGINT. If the lock file is removed or
-replaced while the command runs, run says so; with --kill-after, it ends the command.`,
+Signals to run are passed on to the command. Of the signals that run was started
+to ignore, the command goes on to ignore only SIGHUP and SIGINT. If the lock
+file is removed or replaced while the command runs, run says so; with
+--kill-after, it ends the command.`,
 		Example: `  fasteners run backup.lock -- tar -cf backup.tar data
   fasteners run --wait 30 --shared report.lock -- ./print-report
-  fasteners run --if-busy=skip /run/lock/sync.lock -- ./sync    # for cron
-  exec 9>build.lock; fasteners run --fd 9                       # held by the shell`,
+  fasteners run --if-busy=skip /run/lock/sync.lock -- ./sync # for cron
+  exec 9>build.lock; fasteners run --fd 9                    # held by the shell`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := j.parse(cmd, args, ifBusy); err != nil {
 				return err
@@ -93,15 +96,15 @@ replaced while the command runs, run says so; with --kill-after, it ends the com
 	f.BoolP("exclusive", "x", false, "hold the lock alone, which is the default")
 	f.BoolP("nonblock", "n", false, "do not wait, like --if-busy=fail")
 	f.VarP((*secondsFlag)(&j.wait), "wait", "w", "wait no longer than `DURATION` for all locks: 5, 0.5 or 2m30s")
-	f.StringVar(&ifBusy, "if-busy", "wait", "`WHAT` to do about a lock that is held: wait, fail, or skip the command with status 0")
+	f.StringVar(&ifBusy, "if-busy", "wait", "do `WHAT` if it is held: wait, fail or skip")
 	f.VarP((*statusFlag)(&j.busyStatus), "conflict-exit-code", "E", "exit with status `N` if the lock is held")
 	f.StringVarP(&j.script, "command", "c", "", "run `STRING` in a shell")
 	f.BoolVarP(&j.close, "close", "o", false, "do not let the command inherit the lock")
 	f.BoolVarP(&j.noFork, "no-fork", "F", false, "let the command replace this process (Linux)")
-	f.StringArrayVar(&j.locks, "lock", nil, "acquire the lock on `FILE`, instead of LOCK; several in one order for all")
-	f.IntVar(&j.fd, "fd", -1, "lock the open file of descriptor `N`, and leave it locked (Linux)")
+	f.StringArrayVar(&j.locks, "lock", nil, "lock `FILE` instead of LOCK; several in one order for all")
+	f.IntVar(&j.fd, "fd", -1, "lock descriptor `N` and leave it locked (Linux)")
 	f.BoolVar(&j.remove, "remove", false, "remove the lock file at the end, unless others wait")
-	f.Var((*secondsFlag)(&j.killHard), "kill-after", "kill the command `DURATION` after it was told to end, or the lock was lost")
+	f.Var((*secondsFlag)(&j.killHard), "kill-after", "kill the command `DURATION` after a signal or a lost lock")
 	f.BoolVarP(&verbose, "verbose", "v", false, "say what is done")
 	f.BoolVarP(&j.quiet, "quiet", "q", false, "do not tell of waits, nor that the lock is held")
 	cmd.MarkFlagsMutuallyExclusive("shared", "exclusive")

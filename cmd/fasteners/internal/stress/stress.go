@@ -32,12 +32,13 @@ func NewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stress DIR",
 		Short: "Put load on a lock in a directory, and look for two holders",
-		Long: `Stress lets many goroutines of several processes acquire and release one lock, in a new directory
-in DIR, in all ways that there are, and kills processes meanwhile. Each holder looks whether
-another one holds the lock that it excludes. The first violation ends the run.
+		Long: `Stress lets many goroutines of several processes acquire and release one lock,
+in a new directory in DIR, in all ways that there are, and kills processes
+meanwhile. Each holder looks whether another one holds the lock that it
+excludes. The first violation ends the run.
 
-The exit status is 0 if the lock was acquired and there was no violation, 1 otherwise, and 130
-after Ctrl-C, which ends the run early.`,
+The exit status is 0 if the lock was acquired and there was no violation, 1
+otherwise, and 130 after Ctrl-C, which ends the run early.`,
 		Example: `  fasteners stress --duration 10m /mnt/share
   fasteners stress --processes 2 --kills 0 --peer python .`,
 		Args: cli.Args(1, 1),
@@ -59,9 +60,9 @@ after Ctrl-C, which ends the run early.`,
 	f.IntVar(&o.processes, "processes", 4, "`number` of processes")
 	f.IntVar(&o.goroutines, "goroutines", 8, "`number` of goroutines of each process")
 	f.Float64Var(&o.killRate, "kills", 2, "`number` of processes to kill per second")
-	f.BoolVar(&o.removals, "removals", true, "let holders remove the lock file before they release the lock")
-	f.Uint64Var(&o.seed, "seed", 0, "`number` that determines which operations the goroutines choose (default random)")
-	f.StringVar(&o.peer, "peer", "", "also start processes of another `library`: python, for Python's fasteners")
+	f.BoolVar(&o.removals, "removals", true, "holders remove the lock file before a release")
+	f.Uint64Var(&o.seed, "seed", 0, "`number` that determines what the goroutines do (default random)")
+	f.StringVar(&o.peer, "peer", "", "also start processes of another `library`: python (fasteners)")
 	f.BoolVar(&o.asJSON, "json", false, "print one JSON document")
 	f.BoolVar(&o.keep, "keep", false, "do not remove the directory at the end")
 	f.DurationVar(&o.hangAfter, "hang-after", 20*time.Second, "look closer at a wait after this time")

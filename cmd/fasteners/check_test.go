@@ -12,7 +12,8 @@ import (
 	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/cli"
 )
 
-// A checkReport has what the tests look at of the document that check --json prints.
+// A checkReport has what the tests look at of the document that check --json
+// prints.
 type checkReport struct {
 	FileSystem struct{ Type string }
 	Checks     []struct{ Name, Result, Means string }
@@ -79,7 +80,8 @@ func TestCheckMounts(t *testing.T) {
 	t.Run("overlay", func(t *testing.T) {
 		dir := t.TempDir()
 		options := "lowerdir=" + t.TempDir() + ",upperdir=" + t.TempDir() + ",workdir=" + t.TempDir()
-		if out, err := exec.Command("mount", "-t", "overlay", "overlay", "-o", options, dir).CombinedOutput(); err != nil {
+		mount := exec.Command("mount", "-t", "overlay", "overlay", "-o", options, dir)
+		if out, err := mount.CombinedOutput(); err != nil {
 			skipOrFail(t, "an overlay: "+string(out))
 		}
 		defer unmount(t, dir)
@@ -164,8 +166,9 @@ func TestCheckRefused(t *testing.T) {
 	}
 }
 
-// TestCheckReplaced checks locks whose waiters do not look whether the file that they have locked was
-// removed. On a slow machine a waiter can come too late to be caught, but not every time.
+// TestCheckReplaced checks locks whose waiters do not look whether the file
+// that they have locked was removed. On a slow machine a waiter can come too
+// late to be caught, but not every time.
 func TestCheckReplaced(t *testing.T) {
 	program := buildChanged(t, "../../internal/table/acquire.go", "\tif same {", "\tif same || true {")
 	for range 10 {
@@ -220,9 +223,9 @@ func buildChanged(t *testing.T, file, from, to string) string {
 	return buildForTest(t, "-overlay", write("overlay.json", overlay))
 }
 
-// testCheckBindfs uses a real file system whose locks do nothing: bindfs can pass locks on to another
-// file system, but does so in one process, in which none excludes another. If it does not pass them on,
-// the kernel keeps them.
+// testCheckBindfs uses a real file system whose locks do nothing: bindfs can
+// pass locks on to another file system, but does so in one process, in which
+// none excludes another. If it does not pass them on, the kernel keeps them.
 func testCheckBindfs(t *testing.T, program string) {
 	if _, err := exec.LookPath("bindfs"); err != nil || os.Getuid() != 0 {
 		skipOrFail(t, "bindfs, and the rights of root")

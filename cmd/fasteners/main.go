@@ -1,5 +1,5 @@
-// Fasteners runs commands under the locks of package fasteners, tells who holds such a lock, and tries
-// whether a file system keeps what the locks need of it.
+// Fasteners runs commands under the locks of package fasteners, tells who holds
+// such a lock, and tries whether a file system keeps what the locks need of it.
 //
 // Called by the name flock, it takes the options of flock(1).
 package main

@@ -11,8 +11,8 @@ import (
 	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/cli"
 )
 
-// The manual pages are made of the help texts by go generate. The library that does that takes longer to
-// start than all the rest of this program.
+// The manual pages are made of the help texts by go generate. The library that
+// does that takes longer to start than all the rest of this program.
 //
 //go:generate go test -run TestManual -update .
 //go:embed man/*.1

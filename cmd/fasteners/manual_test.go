@@ -39,7 +39,8 @@ func TestManual(t *testing.T) {
 	}
 }
 
-// writeManual leaves out the date and the version, so that the pages change only with the texts.
+// writeManual leaves out the date and the version, so that the pages change
+// only with the texts.
 func writeManual(root *cobra.Command, dir string) error {
 	root.DisableAutoGenTag = true
 	header := &doc.GenManHeader{
@@ -64,7 +65,8 @@ func writeManual(root *cobra.Command, dir string) error {
 	return nil
 }
 
-// The help texts fit a terminal: the prose is wrapped at 80 columns, and the flags end before column 90.
+// The help texts fit a terminal: the prose is wrapped at 80 columns, and the
+// flags end before column 90.
 func TestHelpWidth(t *testing.T) {
 	check := func(command, text string, most int) {
 		for line := range strings.Lines(text) {

@@ -153,7 +153,9 @@ type terminal struct {
 func newTerminal(t *testing.T, env ...string) *terminal {
 	t.Helper()
 	shell := exec.Command("bash", "--norc", "--noediting", "-i")
-	shell.Env = append(append(os.Environ(), "PATH="+program+":"+os.Getenv("PATH"), "PS1=", "TERM=xterm", "NO_COLOR="), env...)
+	shell.Env = append(os.Environ(),
+		"PATH="+program+":"+os.Getenv("PATH"), "PS1=", "TERM=xterm", "NO_COLOR=")
+	shell.Env = append(shell.Env, env...)
 	shell.Dir = t.TempDir()
 	f, err := pty.StartWithSize(shell, &pty.Winsize{Rows: 24, Cols: 200})
 	if err != nil {
@@ -182,7 +184,8 @@ func (term *terminal) typeKeys(keys string) {
 	must(term.t, err)
 }
 
-// expect waits for a text behind what was expected before, and returns what came until then.
+// expect waits for a text behind what was expected before, and returns what
+// came until then.
 func (term *terminal) expect(want string) (before string) {
 	term.t.Helper()
 	buf := make([]byte, 1)
@@ -199,7 +202,8 @@ func (term *terminal) expect(want string) (before string) {
 	}
 }
 
-// On a terminal the keys for signals go to the command, once, and the shell's job control works.
+// On a terminal the keys for signals go to the command, once, and the shell's
+// job control works.
 func TestTerminal(t *testing.T) {
 	term := newTerminal(t, toolVar+"=signals")
 	term.run("fasteners run l -- "+os.Args[0], "held ")
@@ -231,7 +235,8 @@ func TestTerminal(t *testing.T) {
 	term.run("fasteners run -n l true; echo status $?", "status 0")
 }
 
-// A command that has left the process group gets the signals of the keys from the program.
+// A command that has left the process group gets the signals of the keys from
+// the program.
 func TestTerminalOfOtherGroup(t *testing.T) {
 	if _, err := exec.LookPath("setsid"); err != nil {
 		skipOrFail(t, "setsid")
@@ -246,7 +251,8 @@ func TestTerminalOfOtherGroup(t *testing.T) {
 	term.expect("status 3")
 }
 
-// A wait is shown in one line, which disappears; but not on a terminal that cannot do that.
+// A wait is shown in one line, which disappears; but not on a terminal that
+// cannot do that.
 func TestWaitOnTerminal(t *testing.T) {
 	term := newTerminal(t)
 	path := filepath.Join(t.TempDir(), "l")

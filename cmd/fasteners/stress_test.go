@@ -8,7 +8,8 @@ import (
 	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/cli"
 )
 
-// A stressReport has what the tests look at of the document that stress --json prints.
+// A stressReport has what the tests look at of the document that stress --json
+// prints.
 type stressReport struct {
 	Operations []struct {
 		Name     string

@@ -97,8 +97,8 @@ func startStress(t *testing.T, cmd *exec.Cmd, dir string) {
 	}
 }
 
-// TestWorkersEnd checks that no worker outlives the process that has started it, not even if that is
-// killed.
+// TestWorkersEnd checks that no worker outlives the process that has started
+// it, not even if that is killed.
 func TestWorkersEnd(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.Command(sharedProgram(), "stress", "--duration", "1h", "--removals=false", dir)

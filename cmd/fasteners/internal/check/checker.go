@@ -67,7 +67,8 @@ func (c *checker) ask(w *worker.Process, r request) (reply, error) {
 
 // await waits for the reply to a request that was sent.
 func (c *checker) await(w *worker.Process, timeout time.Duration) (reply, error) {
-	// A file system that does not answer must not keep the user waiting: there are others to check.
+	// A file system that does not answer must not keep the user waiting: there
+	// are others to check.
 	limit := time.NewTimer(timeout + mustTimeout)
 	defer limit.Stop()
 	var message json.RawMessage
@@ -75,7 +76,8 @@ func (c *checker) await(w *worker.Process, timeout time.Duration) (reply, error)
 	select {
 	case message, ok = <-w.Messages:
 	case <-limit.C:
-		return reply{}, fmt.Errorf("worker process %d does not answer: %w", w.PID(), os.ErrDeadlineExceeded)
+		return reply{}, fmt.Errorf("worker process %d does not answer: %w",
+			w.PID(), os.ErrDeadlineExceeded)
 	case <-c.ctx.Done():
 		return reply{}, context.Cause(c.ctx)
 	}
@@ -93,7 +95,8 @@ func (c *checker) await(w *worker.Process, timeout time.Duration) (reply, error)
 // A refusal is an error that a worker has got.
 type refusal struct{ error }
 
-// A precondition is the error of a check that could not be made, as the locks exclude nobody.
+// A precondition is the error of a check that could not be made, as the locks
+// exclude nobody.
 type precondition struct{ error }
 
 // reset replaces the workers by new ones.
@@ -159,13 +162,17 @@ func (c *checker) mustExclude(w *worker.Process, mode worker.Mode) error {
 
 // refuse makes w try to acquire the lock, without and with a wait, which must fail.
 func (c *checker) refuse(w *worker.Process, mode worker.Mode, by string) error {
-	for _, r := range []request{{Do: "try", Mode: mode}, {Do: "acquire", Mode: mode, Timeout: patience}} {
+	for _, r := range []request{
+		{Do: "try", Mode: mode},
+		{Do: "acquire", Mode: mode, Timeout: patience},
+	} {
 		got, err := c.ask(w, r)
 		if err != nil {
 			return err
 		}
 		if got.OK {
-			return fmt.Errorf("process %d has acquired the lock (%s) while %s held it", w.PID(), mode, by)
+			return fmt.Errorf("process %d has acquired the lock (%s) while %s held it",
+				w.PID(), mode, by)
 		}
 	}
 	return nil

@@ -13,9 +13,9 @@ import (
 	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/worker"
 )
 
-// A property is one thing that the locks need of a file system. Try returns an error if it does not hold,
-// or if it cannot be tried. No worker holds or requests the lock before it, nor after it if it returns no
-// error.
+// A property is one thing that the locks need of a file system. Try returns an
+// error if it does not hold, or if it cannot be tried. No worker holds or
+// requests the lock before it, nor after it if it returns no error.
 type property struct {
 	name  string
 	means string // what a failure means
@@ -29,13 +29,16 @@ var properties = []property{
 		(*checker).exclusion},
 	{"readers", "Readers do not share the lock, or do not keep writers out.",
 		(*checker).readers},
-	{"death", "After a crash nobody may get the lock, until somebody removes the file or restarts the machine.",
+	{"death", "After a crash nobody may get the lock, until somebody removes the file " +
+		"or restarts the machine.",
 		(*checker).death},
-	{"stray close", "A program that only looks at the lock file, such as cp, can take the lock away from its holder.",
+	{"stray close", "A program that only looks at the lock file, such as cp, can take the lock away " +
+		"from its holder.",
 		(*checker).strayClose},
 	{"hand-off", "Programs that wait for a lock may wait forever.",
 		(*checker).handOff},
-	{"replaced", "If somebody removes the lock file, two programs can hold the lock, and neither of them notices.",
+	{"replaced", "If somebody removes the lock file, two programs can hold the lock, " +
+		"and neither of them notices.",
 		(*checker).replaced},
 }
 
@@ -89,7 +92,8 @@ func (c *checker) identity() (result, string, error) {
 	}
 	switch {
 	case again != first:
-		return "", "", fmt.Errorf("a file has become another one after it was closed: %s, then %s", first, again)
+		return "", "", fmt.Errorf("a file has become another one after it was closed: %s, then %s",
+			first, again)
 	case other == first:
 		return "", "", fmt.Errorf("two files have the same identity: %s", first)
 	}
@@ -130,13 +134,16 @@ func (c *checker) exclusion() (result, string, error) {
 	case err != nil:
 		return "", "", err
 	case n != total:
-		return "", "", fmt.Errorf("of %d increments of a number in a file, under the lock, %d are lost", total, total-n)
+		return "", "", fmt.Errorf("of %d increments of a number in a file, under the lock, %d are lost",
+			total, total-n)
 	case total == 0:
 		return "", "", fmt.Errorf("no process has acquired the lock in %v", count.Timeout)
 	case active == 1:
-		return info, fmt.Sprintf("only one of %d processes has held the lock, %d times", len(c.crew.Workers), total), nil
+		return info, fmt.Sprintf("only one of %d processes has held the lock, %d times",
+			len(c.crew.Workers), total), nil
 	}
-	return pass, fmt.Sprintf("%d processes have held the lock %d times, never two of them at once", active, total), nil
+	return pass, fmt.Sprintf("%d processes have held the lock %d times, never two of them at once",
+		active, total), nil
 }
 
 func (c *checker) readers() (result, string, error) {
@@ -186,11 +193,12 @@ func (c *checker) death() (result, string, error) {
 			return "", "", err
 		}
 	}
-	return pass, fmt.Sprintf("a waiter got the lock %v after the holder was killed", cli.Rounded(latency)), nil
+	return pass, fmt.Sprintf("a waiter got the lock %v after the holder was killed",
+		cli.Rounded(latency)), nil
 }
 
-// strayClose lets the holder itself close another descriptor last. Where locks belong to the process that
-// drops the lock, which is no more than POSIX says.
+// strayClose lets the holder itself close another descriptor last. Where locks
+// belong to the process that drops the lock, which is no more than POSIX says.
 func (c *checker) strayClose() (result, string, error) {
 	holder, other, third := c.crew.Workers[0], c.crew.Workers[1], c.crew.Workers[2]
 	if err := c.acquire(holder, worker.Write); err != nil {
@@ -221,15 +229,16 @@ func (c *checker) strayClose() (result, string, error) {
 		return "", "", err
 	}
 	if r.OK {
-		return info, "locks belong to the process: it loses the lock if it opens and closes the file another time", nil
+		return info, "locks belong to the process: " +
+			"it loses the lock if it opens and closes the file another time", nil
 	}
 	return pass, "the lock stays if its file is opened and closed, also by the holder", nil
 }
 
 const (
 	handOffs = 24
-	// A waiter that polls does so at least this far apart after settle, with the default poll
-	// interval.
+	// A waiter that polls does so at least this far apart after settle, with
+	// the default poll interval.
 	settle    = 40 * time.Millisecond
 	pollFloor = 5 * time.Millisecond
 )
@@ -248,7 +257,8 @@ func (c *checker) handOff() (result, string, error) {
 		select {
 		case <-time.After(settle):
 		case <-waiter.Messages: // the lock was acquired, or the process has ended
-			return "", "", &precondition{fmt.Errorf("process %d has not waited for the lock", waiter.PID())}
+			return "", "", &precondition{
+				fmt.Errorf("process %d has not waited for the lock", waiter.PID())}
 		case <-c.ctx.Done():
 			return "", "", c.ctx.Err()
 		}
@@ -276,7 +286,8 @@ func (c *checker) handOff() (result, string, error) {
 		how, cli.Rounded(median), handOffs, cli.Rounded(worst)), nil
 }
 
-// replaced removes the lock file, and then renames it, each time while it is held and waited for.
+// replaced removes the lock file, and then renames it, each time while it is
+// held and waited for.
 func (c *checker) replaced() (result, string, error) {
 	for _, change := range []struct {
 		verb string
@@ -296,11 +307,13 @@ func (c *checker) replaced() (result, string, error) {
 	if err := c.removedByHolder(); err != nil {
 		return "", "", err
 	}
-	return pass, "a holder notices that its file was removed or renamed, and waiters go on with the new one", nil
+	return pass, "a holder notices that its file was removed or renamed, " +
+		"and waiters go on with the new one", nil
 }
 
-// removedByHolder removes the lock file right before its release. A waiter that is granted the lock on
-// the removed file must notice that: others lock the new one.
+// removedByHolder removes the lock file right before its release. A waiter that
+// is granted the lock on the removed file must notice that: others lock the new
+// one.
 func (c *checker) removedByHolder() error {
 	holder, waiter, third := c.crew.Workers[0], c.crew.Workers[1], c.crew.Workers[2]
 	if err := c.holdAndWait(holder, waiter, worker.Write); err != nil {
@@ -343,7 +356,8 @@ func (c *checker) replacedBy(verb string, change func() error) (possible bool, e
 	}
 	r, err := c.await(waiter, mustTimeout)
 	if err == nil && !r.OK {
-		err = fmt.Errorf("process %d waited %v for a lock file that was %s", waiter.PID(), mustTimeout, verb)
+		err = fmt.Errorf("process %d waited %v for a lock file that was %s",
+			waiter.PID(), mustTimeout, verb)
 	}
 	if err != nil {
 		return false, err

@@ -17,7 +17,8 @@ import (
 	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/worker"
 )
 
-// A request is what the process that checks a file system wants of one of its workers.
+// A request is what the process that checks a file system wants of one of its
+// workers.
 type request struct {
 	Do      string        // join, acquire, try, release, count, touch or remove (and release)
 	Mode    worker.Mode   `json:",omitempty"`
@@ -32,7 +33,7 @@ type reply struct {
 	OK       bool             // the lock was acquired or released
 	Error    string           // of anything but a wait that timed out
 	Replaced bool             // the error of the release is ErrReplaced
-	At       int64            // when the lock was acquired, or was about to be released; Unix time in nanoseconds
+	At       int64            // Unix time, in nanoseconds, after the acquire or before the release
 	N        int              // how often count has counted
 	Other    *worker.Interval `json:",omitempty"` // a hold that overlapped one of count
 }
@@ -115,8 +116,8 @@ func (s *server) acquire(r request) (reply, error) {
 	return reply{OK: err == nil, At: at}, err
 }
 
-// release removes the lock file before, if that is wanted, with nothing in between: a waiter may look at
-// it.
+// release removes the lock file before, if that is wanted, with nothing in
+// between: a waiter may look at it.
 func (s *server) release(r request) (reply, error) {
 	if s.hold == nil {
 		return reply{}, fasteners.ErrNotAcquired
@@ -163,7 +164,8 @@ func (s *server) count(r request) (reply, error) {
 		}
 		answer.N++
 		if answer.N%8 == 0 {
-			time.Sleep(rand.N(2 * time.Millisecond)) // where waiters poll, others would hardly get the lock
+			// Where waiters poll, others would hardly get the lock.
+			time.Sleep(rand.N(2 * time.Millisecond))
 		}
 	}
 	return answer, nil

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// arguments returns those that a process was started with, the name of the program first, or nothing if
-// they are unknown.
+// arguments returns those that a process was started with, the name of the
+// program first, or nothing if they are unknown.
 func arguments(pid int) []string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil || len(text) == 0 {

@@ -1,5 +1,5 @@
-// Package cli has what the commands share in how they speak to their users: exit statuses, errors,
-// signals, and what they print.
+// Package cli has what the commands share in how they speak to their users:
+// exit statuses, errors, signals, and what they print.
 package cli
 
 import (
@@ -23,7 +23,8 @@ const (
 	ExitSignalBase = 128 // and the number of the signal that has ended the command
 )
 
-// A StatusError makes the program exit with a status. It says nothing if Err is nil.
+// A StatusError makes the program exit with a status. It says nothing if Err is
+// nil.
 type StatusError struct {
 	Status int
 	Err    error
@@ -45,7 +46,8 @@ func UsageError(format string, args ...any) error {
 	return &StatusError{ExitUsage, fmt.Errorf(format, args...)}
 }
 
-// Report prints err and returns the exit status for it. An error without one is about the command line.
+// Report prints err and returns the exit status for it. An error without one is
+// about the command line.
 func Report(program string, err error) int {
 	if err == nil {
 		return 0
@@ -62,7 +64,8 @@ func Report(program string, err error) int {
 	return status.Status
 }
 
-// WithStatus gives errors of run that have no exit status that of an error of the system.
+// WithStatus gives errors of run that have no exit status that of an error of
+// the system.
 func WithStatus(run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		err := run(cmd, args)

@@ -11,8 +11,9 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
-// Printable returns a text with its control characters written as in Go, lest a name forge a line, or
-// what it contains control the terminal: others may have chosen the names of files and programs.
+// Printable returns a text with its control characters written as in Go, lest a
+// name forge a line, or what it contains control the terminal: others may have
+// chosen the names of files and programs.
 func Printable(text string) string {
 	if !strings.ContainsFunc(text, unicode.IsControl) {
 		return text
@@ -60,7 +61,8 @@ func DescribeHolders(holders []fasteners.Holder) string {
 	return strings.Join(names, ", ")
 }
 
-// Describe describes a process. If that runs this program, its arguments say what the lock is for.
+// Describe describes a process. If that runs this program, its arguments say
+// what the lock is for.
 func Describe(h fasteners.Holder) string {
 	if h.Command == "fasteners" || h.Command == "flock" {
 		if args := arguments(h.PID); len(args) > 1 {

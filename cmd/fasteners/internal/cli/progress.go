@@ -8,8 +8,8 @@ import (
 	"golang.org/x/term"
 )
 
-// A ProgressLine is a line that tells how far something is: it is replaced on a terminal, and printed
-// again elsewhere.
+// A ProgressLine is a line that tells how far something is: it is replaced on a
+// terminal, and printed again elsewhere.
 type ProgressLine struct {
 	InPlace bool // it can be replaced
 

@@ -22,7 +22,8 @@ func endingSignals() (all []os.Signal) {
 
 func number(s os.Signal) int { return int(s.(syscall.Signal)) }
 
-// dieOf does nothing after SIGQUIT, at which the runtime would print the stacks of all goroutines.
+// dieOf does nothing after SIGQUIT, at which the runtime would print the stacks
+// of all goroutines.
 func dieOf(s os.Signal) {
 	if s == unix.SIGQUIT {
 		return

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RemoveAfterRelease is false, since a lock file may be removed only by its holder: another process may
-// have acquired the lock after a release.
+// RemoveAfterRelease is false, since a lock file may be removed only by its
+// holder: another process may have acquired the lock after a release.
 const RemoveAfterRelease = false
 
 // Identify returns the identity of the file that the path names.

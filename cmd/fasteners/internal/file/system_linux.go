@@ -84,7 +84,8 @@ func magicName(magic uint32) string {
 	return fmt.Sprintf("%#x", magic)
 }
 
-// notesFor says what type and options mean for locks, where that cannot be tried on one machine.
+// notesFor says what type and options mean for locks, where that cannot be
+// tried on one machine.
 func notesFor(s System) []string {
 	var notes []string
 	has := func(option string) bool {
@@ -92,14 +93,16 @@ func notesFor(s System) []string {
 	}
 	const alone = "locks exclude only processes of this machine"
 	switch kind, _, _ := strings.Cut(s.Type, "."); {
-	case strings.HasPrefix(kind, "nfs") && (has("nolock") || has("local_lock=all") || has("local_lock=posix")):
+	case strings.HasPrefix(kind, "nfs") &&
+		(has("nolock") || has("local_lock=all") || has("local_lock=posix")):
 		notes = append(notes, alone+": see the options (nfs(5), local_lock)")
 	case kind == "cifs" && has("nobrl"):
 		notes = append(notes, alone+": see the options (mount.cifs(8), nobrl)")
 	case strings.HasPrefix(kind, "nfs"), kind == "cifs", kind == "smb3":
 		notes = append(notes, dependsOnServer)
 	case kind == "9p", kind == "virtiofs", kind == "drvfs", strings.HasPrefix(kind, "fuse"):
-		notes = append(notes, "whether processes of other machines, or of the host, are excluded depends on the server")
+		notes = append(notes,
+			"whether processes of other machines, or of the host, are excluded depends on the server")
 	}
 	return notes
 }

@@ -11,7 +11,8 @@ func systemOf(dir string) System {
 	if windows.GetVolumePathName(path, &root[0], uint32(len(root))) != nil {
 		return System{}
 	}
-	err = windows.GetVolumeInformation(&root[0], &label[0], uint32(len(label)), nil, nil, nil, &name[0], uint32(len(name)))
+	err = windows.GetVolumeInformation(&root[0], &label[0], uint32(len(label)), nil, nil, nil,
+		&name[0], uint32(len(name)))
 	if err != nil {
 		return System{}
 	}

@@ -71,8 +71,9 @@ func listLocks(dirs []string) ([]*lockState, error) {
 	return states, nil
 }
 
-// filesBelow returns the regular files below dir. What cannot be read it leaves out, but not dir itself.
-// It follows no symbolic links, unless dir is one, such as /var/lock.
+// filesBelow returns the regular files below dir. What cannot be read it leaves
+// out, but not dir itself. It follows no symbolic links, unless dir is one,
+// such as /var/lock.
 func filesBelow(dir string) (paths []string, err error) {
 	if link, err := os.Lstat(dir); err == nil && link.Mode()&fs.ModeSymlink != 0 {
 		dir += string(filepath.Separator)

@@ -10,8 +10,9 @@ import (
 // mainBase is the least length of the range that a holder locks: docs/protocol.md.
 const mainBase = 1 << 62
 
-// lockedPaths returns the paths of all files that a process holds or awaits with a lock of this library.
-// A process that awaits it has the file open, too, so that the holder's descriptor is enough.
+// lockedPaths returns the paths of all files that a process holds or awaits
+// with a lock of this library. A process that awaits it has the file open, too,
+// so that the holder's descriptor is enough.
 func lockedPaths() (paths []string, err error) {
 	infos, err := filepath.Glob("/proc/[0-9]*/fdinfo/[0-9]*")
 	if err != nil {
@@ -30,7 +31,8 @@ func lockedPaths() (paths []string, err error) {
 	return paths, nil
 }
 
-// hasMainRange reports whether a lock through a descriptor is one of this library: proc_pid_fdinfo(5).
+// hasMainRange reports whether a lock through a descriptor is one of this
+// library: proc_pid_fdinfo(5).
 func hasMainRange(fdinfo string) bool {
 	for line := range strings.Lines(fdinfo) {
 		// lock: 1: OFDLCK ADVISORY WRITE -1 fd:00:1234 0 4611686018427387904

@@ -1,5 +1,5 @@
-// Package look finds lock files, tells which processes hold or await the locks on them, and removes those
-// that no process needs.
+// Package look finds lock files, tells which processes hold or await the locks
+// on them, and removes those that no process needs.
 package look
 
 import (
@@ -29,7 +29,7 @@ type lockState struct {
 type process struct {
 	PID     int        `json:"pid,omitempty"` // 0 if unknown
 	Command string     `json:"command,omitempty"`
-	Mode    string     `json:"mode"` // exclusive, shared, or open: it is only known to have the file open
+	Mode    string     `json:"mode"` // exclusive, shared, or open: of this only the open file is known
 	Since   *time.Time `json:"since,omitempty"`
 }
 
@@ -73,7 +73,8 @@ func stateOf(path string) *lockState {
 func (s *lockState) print(w io.Writer) {
 	switch {
 	case len(s.Holders) > 0:
-		fmt.Fprintf(w, "%s: held%s by %s\n", cli.Printable(s.Path), shared(s.holders[0]), cli.DescribeHolders(s.holders))
+		fmt.Fprintf(w, "%s: held%s by %s\n",
+			cli.Printable(s.Path), shared(s.holders[0]), cli.DescribeHolders(s.holders))
 	case s.err != nil:
 		fmt.Fprintf(w, "%s: unknown: %s\n", cli.Printable(s.Path), cli.Printable(s.err.Error()))
 	default:

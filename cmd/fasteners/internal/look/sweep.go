@@ -98,7 +98,8 @@ func (s *sweep) remove(path string) (why string, err error) {
 			err = os.Remove(path)
 		}
 	}()
-	// Somebody may have written to the file, or have removed it, and the try has made another one.
+	// Somebody may have written to the file, or have removed it, and the try
+	// has made another one.
 	if why, err = s.keeps(path); why != "" || err != nil {
 		return why, err
 	}

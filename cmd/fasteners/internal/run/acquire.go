@@ -24,9 +24,10 @@ type hold struct {
 	release func() error
 }
 
-// end releases the lock, and removes the lock file if remove is true, unless others wait for the lock:
-// they would have to find out. If others may share the lock, it acquires it alone for that: they would go
-// on to hold the lock on the removed file, while somebody else acquires that on a new one.
+// end releases the lock, and removes the lock file if remove is true, unless
+// others wait for the lock: they would have to find out. If others may share
+// the lock, it acquires it alone for that: they would go on to hold the lock on
+// the removed file, while somebody else acquires that on a new one.
 func (h *hold) end(remove, shared bool) error {
 	if remove && shared {
 		err := h.release()
@@ -51,8 +52,9 @@ func (h *hold) end(remove, shared bool) error {
 	return err
 }
 
-// acquire acquires all locks of the job. Its error has the status to exit with. Most locks are free, so
-// it tries first, and prepares for a wait and for signals only if one is not.
+// acquire acquires all locks of the job. Its error has the status to exit with.
+// Most locks are free, so it tries first, and prepares for a wait and for
+// signals only if one is not.
 func (j *job) acquire() ([]*hold, error) {
 	start := time.Now()
 	holds, err := j.acquireAll(context.Background(), start, false)
@@ -87,8 +89,9 @@ func (j *job) acquireWaiting(start time.Time) ([]*hold, error) {
 	return holds, err
 }
 
-// acquireAll acquires the locks until ctx is done or the deadline is over, if there is one. The contexts
-// of the holds are derived from ctx, so the deadline is not in it.
+// acquireAll acquires the locks until ctx is done or the deadline is over, if
+// there is one. The contexts of the holds are derived from ctx, so the deadline
+// is not in it.
 func (j *job) acquireAll(ctx context.Context, deadline time.Time, tell bool) ([]*hold, error) {
 	if j.fd >= 0 {
 		if err := checkDescriptor(j.fd); err != nil {
@@ -120,7 +123,9 @@ func (j *job) acquireAll(ctx context.Context, deadline time.Time, tell bool) ([]
 }
 
 // acquireOne acquires one lock for h.
-func (j *job) acquireOne(ctx context.Context, h *hold, deadline time.Time, tell bool, opts ...fasteners.Option) error {
+func (j *job) acquireOne(
+	ctx context.Context, h *hold, deadline time.Time, tell bool, opts ...fasteners.Option,
+) error {
 	if !deadline.IsZero() {
 		opts = append(opts, fasteners.WithTimeout(max(time.Until(deadline), 1))) // 1 ns: it only tries
 	}
@@ -139,8 +144,9 @@ func (j *job) acquireOne(ctx context.Context, h *hold, deadline time.Time, tell 
 	return err
 }
 
-// inOrder returns the locks in the order in which every job acquires them, which is that of the
-// identities of their files. It returns each once, whatever number of paths name it.
+// inOrder returns the locks in the order in which every job acquires them,
+// which is that of the identities of their files. It returns each once,
+// whatever number of paths name it.
 func (j *job) inOrder() (order []*hold, err error) {
 	for _, path := range j.locks {
 		id, err := identifyOrCreate(path)
@@ -155,7 +161,8 @@ func (j *job) inOrder() (order []*hold, err error) {
 	return order, nil
 }
 
-// anyReplaced reports whether a path no longer names the file by which the order was chosen.
+// anyReplaced reports whether a path no longer names the file by which the
+// order was chosen.
 func anyReplaced(holds []*hold) bool {
 	return slices.ContainsFunc(holds, func(h *hold) bool {
 		id, err := file.Identify(h.path)
@@ -169,8 +176,9 @@ func releaseAll(holds []*hold) {
 	}
 }
 
-// identifyOrCreate returns the identity of a lock file. It creates a missing one by acquiring the lock,
-// which no other job can be waiting for: a try waits for nobody.
+// identifyOrCreate returns the identity of a lock file. It creates a missing
+// one by acquiring the lock, which no other job can be waiting for: a try waits
+// for nobody.
 func identifyOrCreate(path string) (file.ID, error) {
 	for {
 		id, err := file.Identify(path)
@@ -188,7 +196,8 @@ func identifyOrCreate(path string) (file.ID, error) {
 	}
 }
 
-// isBusy reports whether an acquire has failed because somebody else holds the lock.
+// isBusy reports whether an acquire has failed because somebody else holds the
+// lock.
 func isBusy(err error) bool {
 	var held *fasteners.HeldError
 	return errors.As(err, &held) || errors.Is(err, context.DeadlineExceeded)
@@ -208,7 +217,8 @@ func (j *job) busyError(err error) error {
 	if errors.As(err, &held) && errors.As(err, &path) {
 		holders := held.Holders
 		if !slices.ContainsFunc(holders, func(h fasteners.Holder) bool { return h.PID != 0 }) {
-			// What takes more than one question, such as who has inherited the lock.
+			// What takes more than one question, such as who has inherited the
+			// lock.
 			holders, _ = fasteners.NewInterProcessLock(path.Path, fasteners.WithFile(j.file)).Holders()
 		}
 		err = fmt.Errorf("%s: held by %s", path.Path, cli.DescribeHolders(holders))

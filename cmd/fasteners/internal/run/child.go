@@ -6,7 +6,8 @@ import (
 	"sync"
 )
 
-// A child is the command that a job runs. What differs between systems is in child_*.go.
+// A child is the command that a job runs. What differs between systems is in
+// child_*.go.
 type child struct {
 	cmd       *exec.Cmd
 	inherited bool // it has the locks

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dieWithParent makes the kernel kill the child when the thread that starts it ends (prctl(2),
-// PR_SET_PDEATHSIG). This one lasts as long as the process.
+// dieWithParent makes the kernel kill the child when the thread that starts it
+// ends (prctl(2), PR_SET_PDEATHSIG). This one lasts as long as the process.
 func (c *child) dieWithParent() error {
 	runtime.LockOSThread()
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

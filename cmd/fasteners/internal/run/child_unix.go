@@ -22,8 +22,8 @@ func shellCommand(script string) *exec.Cmd {
 	return exec.Command(shell, "-c", script)
 }
 
-// inherit lets the child inherit a file under the number that it has, which is not that of a file that
-// the child inherits from somebody else.
+// inherit lets the child inherit a file under the number that it has, which is
+// not that of a file that the child inherits from somebody else.
 func (c *child) inherit(f *os.File) error {
 	_, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0)
 	inheritedFiles = append(inheritedFiles, f)
@@ -32,8 +32,9 @@ func (c *child) inherit(f *os.File) error {
 
 var inheritedFiles []*os.File // that are inherited, and so must not be closed by a finalizer
 
-// executed returns the path and the arguments of the command, or the error of looking for it. As in a
-// shell and for execvp(3), it may be in the current directory if PATH says so.
+// executed returns the path and the arguments of the command, or the error of
+// looking for it. As in a shell and for execvp(3), it may be in the current
+// directory if PATH says so.
 func (c *child) executed() (path string, args []string, err error) {
 	if c.cmd.Err != nil && !errors.Is(c.cmd.Err, exec.ErrDot) {
 		return "", nil, c.cmd.Err
@@ -41,8 +42,9 @@ func (c *child) executed() (path string, args []string, err error) {
 	return c.cmd.Path, c.cmd.Args, nil
 }
 
-// asScript returns the path and the arguments of the shell that runs a file which the system cannot
-// execute because it does not tell by what: execvp(3) and shells do this, too.
+// asScript returns the path and the arguments of the shell that runs a file
+// which the system cannot execute because it does not tell by what: execvp(3)
+// and shells do this, too.
 func asScript(path string, args []string) (shell string, shellArgs []string) {
 	return "/bin/sh", append([]string{"sh", path}, args[1:]...)
 }
@@ -60,8 +62,9 @@ func (c *child) replace() error {
 	return err
 }
 
-// start does without [exec.Cmd.Start], which finds out first what the system can do, by another process:
-// that takes longer than the rest of a short command.
+// start does without [exec.Cmd.Start], which finds out first what the system
+// can do, by another process: that takes longer than the rest of a short
+// command.
 func (c *child) start() error {
 	path, args, err := c.executed()
 	if err != nil {
@@ -88,7 +91,8 @@ func (c *child) wait() int {
 	panic("unreachable")
 }
 
-// poll keeps mu, so that no signal is sent to another process that has got the ID of the child.
+// poll keeps mu, so that no signal is sent to another process that has got the
+// ID of the child.
 func (c *child) poll() (status int, ended bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -119,8 +123,9 @@ func (c *child) signal(s unix.Signal) {
 func (c *child) kill()      { c.signal(unix.SIGKILL) }
 func (c *child) terminate() { c.signal(unix.SIGTERM) }
 
-// signals returns those that are passed on. What this process ignores, so does the child; but the runtime
-// of Go lets it go on to ignore only SIGHUP and SIGINT of these.
+// signals returns those that are passed on. What this process ignores, so does
+// the child; but the runtime of Go lets it go on to ignore only SIGHUP and
+// SIGINT of these.
 func (c *child) signals() (all []os.Signal) {
 	for _, s := range []os.Signal{
 		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
@@ -132,8 +137,8 @@ func (c *child) signals() (all []os.Signal) {
 	return all
 }
 
-// pass passes a signal on. The terminal sends its own to the whole process group in front, and so to the
-// child, unless that has left the group.
+// pass passes a signal on. The terminal sends its own to the whole process
+// group in front, and so to the child, unless that has left the group.
 func (c *child) pass(s os.Signal) {
 	if (s == unix.SIGINT || s == unix.SIGQUIT) && inForeground() && c.inOurGroup() {
 		return
@@ -141,7 +146,8 @@ func (c *child) pass(s os.Signal) {
 	c.signal(s.(syscall.Signal))
 }
 
-// inForeground reports whether this process is in the process group to which its terminal sends signals.
+// inForeground reports whether this process is in the process group to which
+// its terminal sends signals.
 func inForeground() bool {
 	tty, err := os.Open("/dev/tty")
 	if err != nil {

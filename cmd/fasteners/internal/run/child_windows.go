@@ -25,11 +25,12 @@ func (c *child) inherit(*os.File) error { return errors.ErrUnsupported }
 
 func (c *child) replace() error { return errors.ErrUnsupported }
 
-// jobObject is open as long as the process: the system closes it when that ends, and ends all processes in it.
+// jobObject is open as long as the process: the system closes it when that
+// ends, and ends all processes in it.
 var jobObject windows.Handle
 
-// dieWithParent puts this process into a job, which processes that it starts are then in as well
-// (CreateJobObject).
+// dieWithParent puts this process into a job, which processes that it starts
+// are then in as well (CreateJobObject).
 func (c *child) dieWithParent() error {
 	job, err := windows.CreateJobObject(nil, nil)
 	if err != nil {
@@ -55,8 +56,8 @@ func (c *child) start() error {
 	return c.cmd.Start()
 }
 
-// wait waits for the child and returns its exit status. It lets what the child has left running go on:
-// this process ends in order.
+// wait waits for the child and returns its exit status. It lets what the child
+// has left running go on: this process ends in order.
 func (c *child) wait() int {
 	_ = c.cmd.Wait()
 	if jobObject != 0 {
@@ -72,7 +73,8 @@ func (c *child) signals() []os.Signal { return []os.Signal{os.Interrupt} }
 
 func (c *child) pass(os.Signal) {}
 
-// terminate does nothing: the system has no request to end that every process understands.
+// terminate does nothing: the system has no request to end that every process
+// understands.
 func (c *child) terminate() {}
 
 func endsProcess(s os.Signal) bool { return s == os.Interrupt }

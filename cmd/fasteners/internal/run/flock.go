@@ -56,7 +56,8 @@ func Flock(args []string) error {
 	f.BoolFuncP("unlock", "u", "remove a lock", mode(false, true))
 	nonblock := f.BoolP("nonblock", "n", false, "fail rather than wait")
 	f.VarP((*secondsFlag)(&j.wait), "timeout", "w", "wait for a limited amount of time, in `secs`")
-	f.VarP((*statusFlag)(&j.busyStatus), "conflict-exit-code", "E", "exit `code` after conflict or timeout")
+	f.VarP((*statusFlag)(&j.busyStatus), "conflict-exit-code", "E",
+		"exit `code` after conflict or timeout")
 	f.BoolVarP(&j.close, "close", "o", false, "close file descriptor before running command")
 	f.BoolVarP(&j.noFork, "no-fork", "F", false, "execute command without forking")
 	verbose := f.Bool("verbose", false, "increase verbosity")
@@ -122,13 +123,14 @@ func (j *job) parseFlock(args []string) error {
 	j.locks = args[:1]
 	// flock(1) creates no directories.
 	if _, err := os.Stat(filepath.Dir(args[0])); err != nil {
-		return &cli.StatusError{Status: flockNoFile, Err: fmt.Errorf("cannot open lock file %s: %w", args[0], err)}
+		err = fmt.Errorf("cannot open lock file %s: %w", args[0], err)
+		return &cli.StatusError{Status: flockNoFile, Err: err}
 	}
 	return nil
 }
 
-// unlock unlocks the file of the descriptor. A file that the command line names was opened by nobody
-// else, so that there is nothing to unlock.
+// unlock unlocks the file of the descriptor. A file that the command line names
+// was opened by nobody else, so that there is nothing to unlock.
 func (j *job) unlock() error {
 	if j.fd >= 0 {
 		if err := unlockDescriptor(j.fd); err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/cli"
 )
 
-// A waitNotice tells for whom a wait is. On a terminal that is one line, which is kept up to date and
-// disappears with the end of the wait.
+// A waitNotice tells for whom a wait is. On a terminal that is one line, which
+// is kept up to date and disappears with the end of the wait.
 type waitNotice struct {
 	program string
 	hold    *hold
@@ -49,7 +49,8 @@ func (n *waitNotice) refresh() {
 }
 
 func (n *waitNotice) printLocked(holders []fasteners.Holder) {
-	n.line.Print(fmt.Sprintf("%s: waiting for %s, held by %s", n.program, cli.Printable(n.hold.path), cli.DescribeHolders(holders)))
+	n.line.Print(fmt.Sprintf("%s: waiting for %s, held by %s",
+		n.program, cli.Printable(n.hold.path), cli.DescribeHolders(holders)))
 }
 
 func (n *waitNotice) end() {

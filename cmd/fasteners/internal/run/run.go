@@ -1,4 +1,5 @@
-// Package run runs commands under locks, for fasteners run and in the way of flock(1).
+// Package run runs commands under locks, for fasteners run and in the way of
+// flock(1).
 package run
 
 import (
@@ -95,16 +96,20 @@ file is removed or replaced while the command runs, run says so; with
 	f.BoolVarP(&j.shared, "shared", "s", false, "share the lock with other shared holders")
 	f.BoolP("exclusive", "x", false, "hold the lock alone, which is the default")
 	f.BoolP("nonblock", "n", false, "do not wait, like --if-busy=fail")
-	f.VarP((*secondsFlag)(&j.wait), "wait", "w", "wait no longer than `DURATION` for all locks: 5, 0.5 or 2m30s")
+	f.VarP((*secondsFlag)(&j.wait), "wait", "w",
+		"wait no longer than `DURATION` for all locks: 5, 0.5 or 2m30s")
 	f.StringVar(&ifBusy, "if-busy", "wait", "do `WHAT` if it is held: wait, fail or skip")
-	f.VarP((*statusFlag)(&j.busyStatus), "conflict-exit-code", "E", "exit with status `N` if the lock is held")
+	f.VarP((*statusFlag)(&j.busyStatus), "conflict-exit-code", "E",
+		"exit with status `N` if the lock is held")
 	f.StringVarP(&j.script, "command", "c", "", "run `STRING` in a shell")
 	f.BoolVarP(&j.close, "close", "o", false, "do not let the command inherit the lock")
 	f.BoolVarP(&j.noFork, "no-fork", "F", false, "let the command replace this process (Linux)")
-	f.StringArrayVar(&j.locks, "lock", nil, "lock `FILE` instead of LOCK; several in one order for all")
+	f.StringArrayVar(&j.locks, "lock", nil,
+		"lock `FILE` instead of LOCK; several in one order for all")
 	f.IntVar(&j.fd, "fd", -1, "lock descriptor `N` and leave it locked (Linux)")
 	f.BoolVar(&j.remove, "remove", false, "remove the lock file at the end, unless others wait")
-	f.Var((*secondsFlag)(&j.killHard), "kill-after", "kill the command `DURATION` after a signal or a lost lock")
+	f.Var((*secondsFlag)(&j.killHard), "kill-after",
+		"kill the command `DURATION` after a signal or a lost lock")
 	f.BoolVarP(&verbose, "verbose", "v", false, "say what is done")
 	f.BoolVarP(&j.quiet, "quiet", "q", false, "do not tell of waits, nor that the lock is held")
 	cmd.MarkFlagsMutuallyExclusive("shared", "exclusive")
@@ -153,7 +158,8 @@ func (j *job) parse(cmd *cobra.Command, args []string, ifBusy string) error {
 	return nil
 }
 
-// shellStatus returns the status with which a shell says that a command could not be started.
+// shellStatus returns the status with which a shell says that a command could
+// not be started.
 func shellStatus(err error) int {
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
 		return cli.ExitNotFound
@@ -225,7 +231,8 @@ func (j *job) inherit(c *child, holds []*hold) error {
 	return nil
 }
 
-// attend waits for the child to end, and returns its exit status. Meanwhile it passes signals on.
+// attend waits for the child to end, and returns its exit status. Meanwhile it
+// passes signals on.
 func (j *job) attend(c *child, holds []*hold, signals <-chan os.Signal) int {
 	ended := make(chan int, 1)
 	go func() { ended <- c.wait() }()
@@ -256,8 +263,9 @@ func (j *job) attend(c *child, holds []*hold, signals <-chan os.Signal) int {
 	}
 }
 
-// end removes the lock files and releases the locks as far as that is asked for, and returns err. What
-// processes have inherited is released when the last of them exits.
+// end removes the lock files and releases the locks as far as that is asked
+// for, and returns err. What processes have inherited is released when the last
+// of them exits.
 func (j *job) end(holds []*hold, inherited bool, err error) error {
 	for _, h := range holds {
 		if j.fd >= 0 {

@@ -12,7 +12,8 @@ import (
 	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/worker"
 )
 
-// The operations: what a goroutine of a worker does, one after the other, as chance wants it.
+// The operations: what a goroutine of a worker does, one after the other, as
+// chance wants it.
 const (
 	doExclusive = iota
 	doWrite
@@ -69,7 +70,8 @@ func (c *client) run() {
 	}
 }
 
-// choose uses only numbers that do not depend on the times of what has happened so far.
+// choose uses only numbers that do not depend on the times of what has happened
+// so far.
 func (c *client) choose() (op int, mode worker.Mode, limit time.Duration) {
 	total := 0
 	for _, weight := range weights {
@@ -157,13 +159,15 @@ func (c *client) hold(h *worker.Hold, op int, mode worker.Mode) {
 		published = worker.Read
 		c.work()
 	}
-	// The removal lets others acquire the lock, so it must come after the end of the hold.
+	// The removal lets others acquire the lock, so it must come after the end
+	// of the hold.
 	c.judge(c.seat.End(published), published)
 	removed := op == doRemove && os.Remove(c.order.Lock) == nil
 	err := h.Release()
 	if err != nil && !(removed && errors.Is(err, fasteners.ErrReplaced)) {
 		own := c.seat.Own(published)
-		c.report(violation{What: "releasing the lock has failed: " + err.Error(), Holds: []worker.Interval{*own}})
+		c.report(violation{What: "releasing the lock has failed: " + err.Error(),
+			Holds: []worker.Interval{*own}})
 	}
 }
 

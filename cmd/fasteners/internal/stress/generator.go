@@ -19,8 +19,8 @@ type order struct {
 	Layout *worker.Layout `json:"layout,omitempty"` // for a worker that is no Go program
 }
 
-// A message is what a worker tells: a violation, or a dump of its goroutines, which is what every
-// later message to it asks for.
+// A message is what a worker tells: a violation, or a dump of its goroutines,
+// which is what every later message to it asks for.
 type message struct {
 	Violation *violation `json:",omitempty"`
 	Dump      string     `json:",omitempty"`
@@ -42,7 +42,8 @@ type generator struct {
 	out    *json.Encoder
 }
 
-// generate puts load on the lock until the run ends, as the order from standard input says.
+// generate puts load on the lock until the run ends, as the order from standard
+// input says.
 func generate() error {
 	worker.IgnoreTerminal()
 	in := bufio.NewScanner(os.Stdin)

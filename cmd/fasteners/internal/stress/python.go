@@ -12,9 +12,9 @@ import (
 	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/worker"
 )
 
-// The peers are Python programs that use Python's fasteners. They publish their holds on the board as
-// others do, but look at nobody's: of two holds that overlap, the goroutine of the other one notices
-// that.
+// The peers are Python programs that use Python's fasteners. They publish their
+// holds on the board as others do, but look at nobody's: of two holds that
+// overlap, the goroutine of the other one notices that.
 //
 //go:embed peer.py
 var peerProgram string
@@ -36,7 +36,8 @@ func findPython() ([]string, error) {
 		}
 		problems = append(problems, fmt.Errorf("%s: %w: %s", path, err, lastLine(out)))
 	}
-	return nil, fmt.Errorf("there is no python3 that has fasteners (pip install fasteners): %w", errors.Join(problems...))
+	return nil, fmt.Errorf("there is no python3 that has fasteners (pip install fasteners): %w",
+		errors.Join(problems...))
 }
 
 func lastLine(text []byte) string {

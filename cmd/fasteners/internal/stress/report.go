@@ -37,7 +37,8 @@ type operationReport struct {
 	Acquired uint64 `json:"acquired"`
 }
 
-// A waitReport is about the acquisitions that may wait. P50 and P99 are rounded up by an eighth at most.
+// A waitReport is about the acquisitions that may wait. P50 and P99 are rounded
+// up by an eighth at most.
 type waitReport struct {
 	P50 time.Duration `json:"p50Nanoseconds"`
 	P99 time.Duration `json:"p99Nanoseconds"`
@@ -45,8 +46,11 @@ type waitReport struct {
 }
 
 func (s *supervisor) report(dir string, fs file.System) *report {
-	p := &report{Directory: dir, FileSystem: fs, Seed: s.seed, Processes: s.processes, Goroutines: s.goroutines,
-		Peers: s.peers(), Seconds: s.elapsed.Seconds(), Kills: s.kills, First: s.first, start: s.start}
+	p := &report{
+		Directory: dir, FileSystem: fs, Seed: s.seed,
+		Processes: s.processes, Goroutines: s.goroutines, Peers: s.peers(),
+		Seconds: s.elapsed.Seconds(), Kills: s.kills, First: s.first, start: s.start,
+	}
 	for _, name := range operationNames {
 		p.Operations = append(p.Operations, operationReport{Name: name})
 	}
@@ -113,7 +117,8 @@ func (p *report) print(out io.Writer) {
 		{"time", time.Duration(p.Seconds * float64(time.Second)).Round(100 * time.Millisecond)},
 		{"acquisitions", fmt.Sprintf("%d (%.0f/s)", p.Acquisitions, float64(p.Acquisitions)/p.Seconds)},
 		{"waits ended", fmt.Sprintf("%d (by deadline or cancellation)", p.Ended)},
-		{"waits", fmt.Sprintf("p50 %v, p99 %v, max %v", cli.Rounded(p.Waits.P50), cli.Rounded(p.Waits.P99), cli.Rounded(p.Waits.Max))},
+		{"waits", fmt.Sprintf("p50 %v, p99 %v, max %v",
+			cli.Rounded(p.Waits.P50), cli.Rounded(p.Waits.P99), cli.Rounded(p.Waits.Max))},
 		{"kills", p.Kills},
 		{"violations", p.Violations},
 	} {
@@ -128,7 +133,8 @@ func (p *report) printEvidence(out io.Writer) {
 	v := p.First
 	if v == nil {
 		if p.Violations > 0 {
-			fmt.Fprintln(out, "\nThe processes that have noticed the violation were killed before they could tell more.")
+			fmt.Fprintln(out,
+				"\nThe processes that have noticed the violation were killed before they could tell more.")
 		}
 		return
 	}

@@ -1,4 +1,5 @@
-// Package stress puts load on a lock, and looks whether two hold it at the same time.
+// Package stress puts load on a lock, and looks whether two hold it at the same
+// time.
 package stress
 
 import (
@@ -92,7 +93,8 @@ func (o *options) validate() error {
 	case file.RemoveAfterRelease && o.removals:
 		return cli.UsageError("--removals: a lock file cannot be removed by its holder on this system")
 	case o.peer != "" && o.removals:
-		return cli.UsageError("--peer python does not go with --removals: Python's fasteners does not notice a removed file")
+		return cli.UsageError("--peer python does not go with --removals: " +
+			"Python's fasteners does not notice a removed file")
 	}
 	for o.seed == 0 {
 		o.seed = uint64(rand.Uint32())

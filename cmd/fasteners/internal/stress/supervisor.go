@@ -15,8 +15,8 @@ import (
 	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/worker"
 )
 
-// A supervisor is what the process that has started the workers knows. Only the goroutine that calls run
-// uses it, except for found.
+// A supervisor is what the process that has started the workers knows. Only the
+// goroutine that calls run uses it, except for found.
 type supervisor struct {
 	options
 	ctx     context.Context
@@ -99,8 +99,8 @@ func (s *supervisor) startOne(number int) error {
 	return nil
 }
 
-// listen passes the messages of a worker on. What does not fit is not needed: the board has the number of
-// violations, and the first one ends the run.
+// listen passes the messages of a worker on. What does not fit is not needed:
+// the board has the number of violations, and the first one ends the run.
 func (s *supervisor) listen(w *worker.Process) {
 	for line := range w.Messages {
 		var m message
@@ -132,7 +132,8 @@ func (s *supervisor) close() error {
 	return nil
 }
 
-// run lets the workers run until the time is over, there is a violation, or the user wants the end.
+// run lets the workers run until the time is over, there is a violation, or the
+// user wants the end.
 func (s *supervisor) run() {
 	end := time.NewTimer(s.duration)
 	defer end.Stop()
@@ -227,9 +228,10 @@ type suspicion struct {
 	since   time.Time
 }
 
-// watch looks for goroutines that have waited for a long time. That alone need not be wrong: others may
-// have been faster. So when there is one, no goroutine may begin to acquire the lock any more, and the
-// one that waits must get it as soon as the holders have released it.
+// watch looks for goroutines that have waited for a long time. That alone need
+// not be wrong: others may have been faster. So when there is one, no goroutine
+// may begin to acquire the lock any more, and the one that waits must get it as
+// soon as the holders have released it.
 func (s *supervisor) watch() *violation {
 	if v := s.endedByItself(); v != nil {
 		return v
@@ -255,10 +257,12 @@ func (s *supervisor) watch() *violation {
 	return nil
 }
 
-// hung returns the violation of a goroutine that does not go on, with a dump of its process.
+// hung returns the violation of a goroutine that does not go on, with a dump of
+// its process.
 func (s *supervisor) hung(at worker.Position) *violation {
 	w := s.crew.Workers[at.Worker]
-	v := &violation{What: fmt.Sprintf("goroutine %d of process %d does not get the lock, though nobody else wants it (%s)",
+	v := &violation{What: fmt.Sprintf(
+		"goroutine %d of process %d does not get the lock, though nobody else wants it (%s)",
 		at.Goroutine, w.PID(), s.holders())}
 	if w.Send("dump") != nil {
 		return v

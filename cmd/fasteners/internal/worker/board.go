@@ -9,20 +9,23 @@ import (
 	"unsafe"
 )
 
-// A Board is memory that the workers share with the process that has started them. Each goroutine that
-// acquires the lock has a slot, in which it publishes when it holds the lock, and looks into the slots of
-// all others: so a holder finds out by itself that it is not alone.
+// A Board is memory that the workers share with the process that has started
+// them. Each goroutine that acquires the lock has a slot, in which it publishes
+// when it holds the lock, and looks into the slots of all others: so a holder
+// finds out by itself that it is not alone.
 //
-// A slot counts steps, one for each time its goroutine begins to hold the lock and one for each time it
-// ends that. So the count is odd during a hold. Readers and writers have separate counts: a writer
-// excludes both, a reader only writers. A goroutine
+// A slot counts steps, one for each time its goroutine begins to hold the lock
+// and one for each time it ends that. So the count is odd during a hold.
+// Readers and writers have separate counts: a writer excludes both, a reader
+// only writers. A goroutine
 //
 //	acquires the lock, looks at the counts of the others, makes a step,
 //	makes a step, looks at the counts again, and releases the lock.
 //
-// It was not alone if a count was odd at the first look, or has changed by the second one. Any two holds
-// that overlap from step to step are noticed, and by both holders. Here B looks before A makes its step,
-// but A makes the step before B looks again:
+// It was not alone if a count was odd at the first look, or has changed by the
+// second one. Any two holds that overlap from step to step are noticed, and by
+// both holders. Here B looks before A makes its step, but A makes the step
+// before B looks again:
 //
 //	A                                       B
 //	acquire                                 acquire
@@ -32,12 +35,13 @@ import (
 //	...                                     step
 //	                                        look: A has changed
 //
-// If A had made its step after the second look of B, it would have made it after the last step of B, and
-// the holds would not have overlapped. And as a goroutine looks only while it holds the lock, what it
-// notices is an error, however slow the processes are.
+// If A had made its step after the second look of B, it would have made it
+// after the last step of B, and the holds would not have overlapped. And as a
+// goroutine looks only while it holds the lock, what it notices is an error,
+// however slow the processes are.
 //
-// A process that is killed as it holds the lock leaves an odd count behind, and the next holder can be
-// faster than the process that waits for the dead one:
+// A process that is killed as it holds the lock leaves an odd count behind, and
+// the next holder can be faster than the process that waits for the dead one:
 //
 //	A                         parent                         B
 //	step: odd
@@ -47,16 +51,18 @@ import (
 //	                                                         look: A is odd
 //	                          wait for A
 //
-// Therefore the parent writes on the board which process it will kill before it does so. B reads that
-// after the count: if it finds A odd and not to be killed, both hold the lock. If A is to be killed, that
-// can be as above, and B does not judge, unless A makes another step before the second look. The kernel
-// releases the locks of a process when the last of its threads is gone, so after that no count of A
-// changes.
+// Therefore the parent writes on the board which process it will kill before it
+// does so. B reads that after the count: if it finds A odd and not to be
+// killed, both hold the lock. If A is to be killed, that can be as above, and B
+// does not judge, unless A makes another step before the second look. The
+// kernel releases the locks of a process when the last of its threads is gone,
+// so after that no count of A changes.
 //
-// When the parent has waited for A, it sets the counts to 0 for the next process, which uses the same
-// slots. A count has the number of the process, its incarnation, so B can tell them apart. What A did
-// between the first look of B and its death is lost then: of a process that is killed, that much is not
-// judged.
+// When the parent has waited for A, it sets the counts to 0 for the next
+// process, which uses the same slots. A count has the number of the process,
+// its incarnation, so B can tell them apart. What A did between the first look
+// of B and its death is lost then: of a process that is killed, that much is
+// not judged.
 type Board struct {
 	path   string
 	header *header
@@ -89,8 +95,9 @@ type mark struct {
 	_           [40]byte
 }
 
-// A slot belongs to one goroutine, which is the only one to write it, but for the parent when the process
-// is gone. So a Python process, which has no atomic operations, can do that, too.
+// A slot belongs to one goroutine, which is the only one to write it, but for
+// the parent when the process is gone. So a Python process, which has no atomic
+// operations, can do that, too.
 type slot struct {
 	reads, writes atomic.Uint64 // steps, and the incarnation above stepBits
 	since, until  atomic.Int64  // Unix time, in nanoseconds, of the last hold
@@ -108,8 +115,8 @@ func boardSize(workers, seats int) int {
 		workers*seats*int(unsafe.Sizeof(slot{}))
 }
 
-// createBoard creates the file of a board, which is not in the directory that is tried: its file system
-// may not support shared memory.
+// createBoard creates the file of a board, which is not in the directory that
+// is tried: its file system may not support shared memory.
 func createBoard(workers, seats int) (*Board, error) {
 	f, err := os.CreateTemp("", "fasteners-board-")
 	if err != nil {
@@ -224,7 +231,8 @@ type Interval struct {
 	Inode uint64    `json:"inode,omitempty"`
 }
 
-// Begin is called by a goroutine that has acquired the lock. It returns a hold that prevents that.
+// Begin is called by a goroutine that has acquired the lock. It returns a hold
+// that prevents that.
 func (s *Seat) Begin(mode Mode, inode uint64) *Interval {
 	var other *Interval
 	own := s.slot()
@@ -255,13 +263,14 @@ func (s *Seat) Begin(mode Mode, inode uint64) *Interval {
 	return other
 }
 
-// isInside reports whether a hold with that count goes on in a process that will not be killed.
+// isInside reports whether a hold with that count goes on in a process that
+// will not be killed.
 func (b *Board) isInside(slot int, count uint64) bool {
 	return count&1 == 1 && b.marks[slot/b.seats].killed.Load() < incarnation(count)
 }
 
-// End is called by a goroutine that is about to release the lock. It returns a hold that overlaps its
-// own.
+// End is called by a goroutine that is about to release the lock. It returns a
+// hold that overlaps its own.
 func (s *Seat) End(mode Mode) *Interval {
 	own := s.slot()
 	own.until.Store(time.Now().UnixNano())
@@ -273,9 +282,9 @@ func (s *Seat) End(mode Mode) *Interval {
 	return s.lookAgain(mode)
 }
 
-// Downgrade is called by a goroutine that is about to downgrade the lock from write to read. Its hold as
-// a reader begins before that. It keeps the counts of the writers: no writer may hold the lock in
-// between.
+// Downgrade is called by a goroutine that is about to downgrade the lock from
+// write to read. Its hold as a reader begins before that. It keeps the counts
+// of the writers: no writer may hold the lock in between.
 func (s *Seat) Downgrade() *Interval {
 	own := s.slot()
 	own.reads.Add(1)
@@ -299,8 +308,8 @@ func (s *Seat) lookAgain(mode Mode) *Interval {
 	return nil
 }
 
-// hasStepped reports whether a goroutine has made a step. The parent's admission of the next process is
-// none.
+// hasStepped reports whether a goroutine has made a step. The parent's
+// admission of the next process is none.
 func hasStepped(before, now uint64) bool {
 	if incarnation(before) != incarnation(now) {
 		return steps(now) != 0

@@ -71,7 +71,8 @@ func TestBoardDowngrade(t *testing.T) {
 	}
 }
 
-// TestBoardOfKilledProcess walks through the ways in which a process can be killed during a hold.
+// TestBoardOfKilledProcess walks through the ways in which a process can be
+// killed during a hold.
 func TestBoardOfKilledProcess(t *testing.T) {
 	board := newTestBoard(t, 2, 1)
 	dead, b := board.Sit(0, 0), board.Sit(1, 0)

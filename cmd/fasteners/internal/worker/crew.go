@@ -10,7 +10,8 @@ import (
 	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/cli"
 )
 
-// A Crew is all workers that use one lock, as seen by the process that has started them.
+// A Crew is all workers that use one lock, as seen by the process that has
+// started them.
 type Crew struct {
 	Dir     string // is new, and removed at the end
 	Lock    string // the path of the lock file in it
@@ -18,9 +19,10 @@ type Crew struct {
 	Workers []*Process // by number; nil before the first start
 }
 
-// NewCrew creates a directory in parent, and the board of a crew which has no processes yet. Each worker
-// has a number of seats. From now on, the program does not end before it has removed the directory because
-// no process reads what it prints.
+// NewCrew creates a directory in parent, and the board of a crew which has no
+// processes yet. Each worker has a number of seats. From now on, the program
+// does not end before it has removed the directory because no process reads
+// what it prints.
 func NewCrew(parent, prefix string, workers, seats int) (*Crew, error) {
 	signal.Ignore(syscall.SIGPIPE)
 	if parent == "" { // which means another directory to MkdirTemp

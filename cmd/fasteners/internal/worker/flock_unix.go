@@ -11,8 +11,8 @@ import (
 	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/file"
 )
 
-// A flockLock uses flock(2): see BreakVar. Each hold has an open file of its own, so goroutines exclude
-// each other, too.
+// A flockLock uses flock(2): see BreakVar. Each hold has an open file of its
+// own, so goroutines exclude each other, too.
 type flockLock struct{ path string }
 
 func (l *flockLock) Acquire(_ context.Context, mode Mode, try bool) (*Hold, error) {

@@ -18,7 +18,8 @@ type Layout struct {
 	SubBits  int     `json:"subBits"`
 }
 
-// Layout returns where a worker that has one goroutine, and does only one operation, writes.
+// Layout returns where a worker that has one goroutine, and does only one
+// operation, writes.
 func (b *Board) Layout(worker, operation int) *Layout {
 	s := &b.of(worker)[0]
 	at := func(p unsafe.Pointer) uintptr { return uintptr(p) - uintptr(unsafe.Pointer(&b.data[0])) }

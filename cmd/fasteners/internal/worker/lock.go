@@ -14,7 +14,8 @@ import (
 // A Mode is how a worker acquires the lock.
 type Mode string
 
-// The modes. A holder that is exclusive excludes the same others as one that writes.
+// The modes. A holder that is exclusive excludes the same others as one that
+// writes.
 const (
 	Exclusive Mode = "exclusive" // through an InterProcessLock
 	Write     Mode = "write"
@@ -23,8 +24,8 @@ const (
 
 // A Lock is the lock on one file, as the workers use it.
 type Lock interface {
-	// Acquire acquires the lock. With try it does not wait, and returns no hold if another process holds
-	// the lock.
+	// Acquire acquires the lock. With try it does not wait, and returns no hold
+	// if another process holds the lock.
 	Acquire(ctx context.Context, mode Mode, try bool) (*Hold, error)
 }
 
@@ -33,22 +34,25 @@ type Hold struct {
 	Release   func() error
 	Downgrade func() error // from write to read
 
-	// Inode returns the inode number of the file that is locked, or of the one that the path names if
-	// the system does not tell more.
+	// Inode returns the inode number of the file that is locked, or of the one
+	// that the path names if the system does not tell more.
 	Inode func() uint64
 }
 
-// BreakVar lets the tests of check and stress break the locks, in order to see whether that is noticed.
-// It is for nothing else. The values are:
+// BreakVar lets the tests of check and stress break the locks, in order to see
+// whether that is noticed. It is for nothing else. The values are:
 //
 //	off    no worker locks anything
 //	flock  worker 0 uses flock(2), which excludes no other lock
 //	stuck  worker 0 waits forever for the third lock
 const BreakVar = "FASTENERS_TEST_BREAK_LOCKS"
 
-// NewLock returns the lock for the worker, to be used by several goroutines or only by one.
+// NewLock returns the lock for the worker, to be used by several goroutines or
+// only by one.
 func (p *Place) NewLock(shared bool) (Lock, error) {
-	sound := libraryLock{fasteners.NewInterProcessLock(p.Lock), fasteners.NewInterProcessReaderWriterLock(p.Lock), shared}
+	sound := libraryLock{
+		fasteners.NewInterProcessLock(p.Lock), fasteners.NewInterProcessReaderWriterLock(p.Lock), shared,
+	}
 	switch how := os.Getenv(BreakVar); {
 	case how == "":
 	case how == "off":
@@ -68,9 +72,10 @@ type libraryLock struct {
 	alone *fasteners.InterProcessLock
 	rw    *fasteners.InterProcessReaderWriterLock
 
-	// shared is true if several goroutines use the lock. Then each releases its own hold, as Release
-	// can end any of them: if one goroutine has removed the file, and another one has locked the new
-	// one, there are two, on different files.
+	// shared is true if several goroutines use the lock. Then each releases its
+	// own hold, as Release can end any of them: if one goroutine has removed
+	// the file, and another one has locked the new one, there are two, on
+	// different files.
 	shared bool
 }
 

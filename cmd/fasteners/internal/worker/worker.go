@@ -1,6 +1,6 @@
-// Package worker has the worker processes that use a lock for the commands check and stress, and the board on
-// which the goroutines of these processes publish when they hold the lock, and find out that another one
-// holds it, too.
+// Package worker has the worker processes that use a lock for the commands
+// check and stress, and the board on which the goroutines of these processes
+// publish when they hold the lock, and find out that another one holds it, too.
 package worker
 
 import (
@@ -10,16 +10,18 @@ import (
 	"syscall"
 )
 
-// The commands start this program again, as their workers. A worker has the same arguments and workerVar
-// in its environment. It reads what to do from its standard input, as JSON, and ends when that ends: so no
-// worker outlives the process that has started it, however that ends.
+// The commands start this program again, as their workers. A worker has the
+// same arguments and workerVar in its environment. It reads what to do from its
+// standard input, as JSON, and ends when that ends: so no worker outlives the
+// process that has started it, however that ends.
 const workerVar = "FASTENERS_WORKER"
 
 // Is reports whether this process is a worker.
 func Is() bool { return os.Getenv(workerVar) != "" }
 
-// IgnoreTerminal lets a worker go on after signals that the terminal sends to all of its processes. The
-// one that has started the worker gets them, too, and ends the worker when it is time.
+// IgnoreTerminal lets a worker go on after signals that the terminal sends to
+// all of its processes. The one that has started the worker gets them, too, and
+// ends the worker when it is time.
 func IgnoreTerminal() { signal.Ignore(os.Interrupt, syscall.SIGHUP) }
 
 // Command returns a command that starts this program with the given arguments.

@@ -74,7 +74,7 @@ func (s *lockState) print(w io.Writer) {
 	switch {
 	case len(s.Holders) > 0:
 		fmt.Fprintf(w, "%s: held%s by %s\n",
-			cli.Printable(s.Path), shared(s.holders[0]), cli.DescribeHolders(s.holders))
+			cli.Printable(s.Path), modeWord(s.holders[0]), cli.DescribeHolders(s.holders))
 	case s.err != nil:
 		fmt.Fprintf(w, "%s: unknown: %s\n", cli.Printable(s.Path), cli.Printable(s.err.Error()))
 	default:
@@ -83,13 +83,13 @@ func (s *lockState) print(w io.Writer) {
 	for _, h := range s.holders {
 		if h.Waiting {
 			h.Waiting = false // it is in the line already
-			fmt.Fprintf(w, "\t%s waits%s\n", cli.Describe(h), shared(h))
+			fmt.Fprintf(w, "\t%s waits%s\n", cli.Describe(h), modeWord(h))
 		}
 	}
 }
 
-// shared returns a word for the mode of a holder unless that is the usual one.
-func shared(h fasteners.Holder) string {
+// modeWord returns a word for the mode of a holder unless that is the usual one.
+func modeWord(h fasteners.Holder) string {
 	switch {
 	case h.Opened:
 		return " perhaps"

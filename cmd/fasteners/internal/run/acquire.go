@@ -64,7 +64,7 @@ func (j *job) acquire() ([]*hold, error) {
 	var e *cli.StatusError
 	switch {
 	case err == nil:
-		j.say(j.tookFormat, time.Since(start).Seconds(), names(holds))
+		j.say(j.tookFormat, time.Since(start).Seconds(), joinPaths(holds))
 		return holds, nil
 	case isBusy(err):
 		return nil, j.busyError(err)
@@ -227,7 +227,7 @@ func (j *job) busyError(err error) error {
 	return e
 }
 
-func names(holds []*hold) string {
+func joinPaths(holds []*hold) string {
 	var paths []string
 	for _, h := range holds {
 		paths = append(paths, h.path)

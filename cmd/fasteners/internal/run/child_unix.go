@@ -137,9 +137,9 @@ func (c *child) signals() (all []os.Signal) {
 	return all
 }
 
-// pass passes a signal on. The terminal sends its own to the whole process
+// passOn passes a signal on. The terminal sends its own to the whole process
 // group in front, and so to the child, unless that has left the group.
-func (c *child) pass(s os.Signal) {
+func (c *child) passOn(s os.Signal) {
 	if (s == unix.SIGINT || s == unix.SIGQUIT) && inForeground() && c.inOurGroup() {
 		return
 	}

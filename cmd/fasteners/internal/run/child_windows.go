@@ -71,7 +71,7 @@ func (c *child) kill() { _ = c.cmd.Process.Kill() }
 // signals are those of the console, which sends them to the child, too.
 func (c *child) signals() []os.Signal { return []os.Signal{os.Interrupt} }
 
-func (c *child) pass(os.Signal) {}
+func (c *child) passOn(os.Signal) {}
 
 // terminate does nothing: the system has no request to end that every process
 // understands.

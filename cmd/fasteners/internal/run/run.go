@@ -246,7 +246,7 @@ func (j *job) attend(c *child, holds []*hold, signals <-chan os.Signal) int {
 		case status := <-ended:
 			return status
 		case s := <-signals:
-			c.pass(s)
+			c.passOn(s)
 			if j.killHard > 0 && kill == nil && endsProcess(s) {
 				kill = time.After(j.killHard)
 			}

@@ -1,4 +1,4 @@
-# A peer of "fasteners stress" that uses Python's fasteners. See stress_python.go.
+# A peer of "fasteners stress" that uses Python's fasteners. See python.go.
 import json
 import mmap
 import os

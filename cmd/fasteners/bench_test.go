@@ -44,7 +44,8 @@ func contenders(b *testing.B) []contender {
 	return all
 }
 
-// The time of a whole process that acquires a free lock and runs true. The contenders take turns.
+// The time of a whole process that acquires a free lock and runs true. The
+// contenders take turns.
 func BenchmarkFreeLock(b *testing.B) {
 	const rounds = 200
 	all, lock := contenders(b), lockPath(b)
@@ -64,7 +65,8 @@ func BenchmarkFreeLock(b *testing.B) {
 	reportMedians(b, times)
 }
 
-// The time from just before one command ends until the next one runs. Ten processes wait for the lock.
+// The time from just before one command ends until the next one runs. Ten
+// processes wait for the lock.
 func BenchmarkHandOff(b *testing.B) {
 	const rounds, processes = 5, 10
 	times := map[string][]time.Duration{}

@@ -8,7 +8,19 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/cli"
 )
+
+// A checkReport has what the tests look at of the document that check --json
+// prints.
+type checkReport struct {
+	FileSystem struct{ Type string }
+	Checks     []struct{ Name, Result, Means string }
+	OK         bool
+}
+
+const checkCount = 7
 
 func TestCheck(t *testing.T) {
 	program := sharedProgram()
@@ -38,8 +50,8 @@ func TestCheck(t *testing.T) {
 				t.Errorf("%q is missing in\n%s", want, &o.stdout)
 			}
 		}
-		if n := strings.Count(o.stderr.String(), "\n"); n != len(checks) {
-			t.Errorf("%d lines of progress, want %d:\n%s", n, len(checks), &o.stderr)
+		if n := strings.Count(o.stderr.String(), "\n"); n != checkCount {
+			t.Errorf("%d lines of progress, want %d:\n%s", n, checkCount, &o.stderr)
 		}
 	})
 	t.Run("no locks", func(t *testing.T) {
@@ -48,15 +60,15 @@ func TestCheck(t *testing.T) {
 		checkBroken(t, o)
 		mustBeEmpty(t, dir)
 		o = runForTest(t, program, []string{breakVar + "=off"}, "check", dir)
-		o.mustHaveStatus(t, exitFailure)
+		o.mustHaveStatus(t, cli.ExitFailure)
 		if !strings.Contains(o.stdout.String(), "\nDo not use locks in this directory") {
 			t.Errorf("the conclusion is missing in\n%s", &o.stdout)
 		}
 	})
 	t.Run("no directory", func(t *testing.T) {
-		runForTest(t, program, nil, "check", filepath.Join(t.TempDir(), "x")).mustHaveStatus(t, exitSystem)
-		runForTest(t, program, nil, "check").mustHaveStatus(t, exitUsage)
-		runForTest(t, program, nil, "check", "").mustHaveStatus(t, exitUsage)
+		runForTest(t, program, nil, "check", filepath.Join(t.TempDir(), "x")).mustHaveStatus(t, cli.ExitSystem)
+		runForTest(t, program, nil, "check").mustHaveStatus(t, cli.ExitUsage)
+		runForTest(t, program, nil, "check", "").mustHaveStatus(t, cli.ExitUsage)
 	})
 }
 
@@ -68,7 +80,8 @@ func TestCheckMounts(t *testing.T) {
 	t.Run("overlay", func(t *testing.T) {
 		dir := t.TempDir()
 		options := "lowerdir=" + t.TempDir() + ",upperdir=" + t.TempDir() + ",workdir=" + t.TempDir()
-		if out, err := exec.Command("mount", "-t", "overlay", "overlay", "-o", options, dir).CombinedOutput(); err != nil {
+		mount := exec.Command("mount", "-t", "overlay", "overlay", "-o", options, dir)
+		if out, err := mount.CombinedOutput(); err != nil {
 			skipOrFail(t, "an overlay: "+string(out))
 		}
 		defer unmount(t, dir)
@@ -85,13 +98,13 @@ func checkSound(t *testing.T, program, dir string) checkReport {
 	o.mustHaveStatus(t, 0)
 	var r checkReport
 	o.decode(t, &r)
-	if !r.OK || len(r.Checks) != len(checks) {
+	if !r.OK || len(r.Checks) != checkCount {
 		t.Errorf("got %+v", r)
 	}
 	for _, v := range r.Checks {
-		want := pass
+		want := "pass"
 		if v.Name == "hand-off" {
-			want = info // it depends on the file system
+			want = "info" // it depends on the file system
 		}
 		if v.Result != want || v.Means != "" {
 			t.Errorf("got %+v, want %s", v, want)
@@ -103,18 +116,18 @@ func checkSound(t *testing.T, program, dir string) checkReport {
 // checkBroken checks the report on locks that exclude nobody.
 func checkBroken(t *testing.T, o *outcome) {
 	t.Helper()
-	o.mustHaveStatus(t, exitFailure)
+	o.mustHaveStatus(t, cli.ExitFailure)
 	var r checkReport
 	o.decode(t, &r)
-	if r.OK || len(r.Checks) != len(checks) {
+	if r.OK || len(r.Checks) != checkCount {
 		t.Errorf("got %+v", r)
 	}
 	for _, v := range r.Checks {
-		want := fail
+		want := "fail"
 		if v.Name == "identity" {
-			want = pass // has nothing to do with locks
+			want = "pass" // has nothing to do with locks
 		}
-		if v.Result != want || (v.Means != "") != (want == fail) {
+		if v.Result != want || (v.Means != "") != (want == "fail") {
 			t.Errorf("got %+v, want %s", v, want)
 		}
 	}
@@ -128,9 +141,9 @@ func TestCheckProcessOwned(t *testing.T) {
 	var r checkReport
 	o.decode(t, &r)
 	for _, v := range r.Checks {
-		want := pass
+		want := "pass"
 		if v.Name == "hand-off" || v.Name == "stray close" {
-			want = info
+			want = "info"
 		}
 		if v.Result != want {
 			t.Errorf("got %+v, want %s", v, want)
@@ -143,18 +156,19 @@ func TestCheckRefused(t *testing.T) {
 	program := buildChanged(t, "../../internal/posix/fcntl.go",
 		"err = unix.FcntlFlock(uintptr(fd), cmd, lk)", "err = unix.ENOLCK")
 	o := runForTest(t, program, nil, "check", "--json", t.TempDir())
-	o.mustHaveStatus(t, exitFailure)
+	o.mustHaveStatus(t, cli.ExitFailure)
 	var r checkReport
 	o.decode(t, &r)
 	for _, v := range r.Checks[1:] {
-		if v.Result != fail || !strings.Contains(v.Means, "refused") {
+		if v.Result != "fail" || !strings.Contains(v.Means, "refused") {
 			t.Errorf("got %+v", v)
 		}
 	}
 }
 
-// TestCheckReplaced checks locks whose waiters do not look whether the file that they have locked was
-// removed. On a slow machine a waiter can come too late to be caught, but not every time.
+// TestCheckReplaced checks locks whose waiters do not look whether the file
+// that they have locked was removed. On a slow machine a waiter can come too
+// late to be caught, but not every time.
 func TestCheckReplaced(t *testing.T) {
 	program := buildChanged(t, "../../internal/locktable/acquire.go", "\tif same {", "\tif same || true {")
 	for range 10 {
@@ -162,12 +176,12 @@ func TestCheckReplaced(t *testing.T) {
 		var r checkReport
 		o.decode(t, &r)
 		for _, v := range r.Checks {
-			if v.Result == fail && v.Name != "replaced" {
+			if v.Result == "fail" && v.Name != "replaced" {
 				t.Errorf("got %+v", v)
 			}
 		}
 		if !r.OK {
-			o.mustHaveStatus(t, exitFailure)
+			o.mustHaveStatus(t, cli.ExitFailure)
 			return
 		}
 	}
@@ -209,9 +223,9 @@ func buildChanged(t *testing.T, file, from, to string) string {
 	return buildForTest(t, "-overlay", write("overlay.json", overlay))
 }
 
-// testCheckBindfs uses a real file system whose locks do nothing: bindfs can pass locks on to another
-// file system, but does so in one process, in which none excludes another. If it does not pass them on,
-// the kernel keeps them.
+// testCheckBindfs uses a real file system whose locks do nothing: bindfs can
+// pass locks on to another file system, but does so in one process, in which
+// none excludes another. If it does not pass them on, the kernel keeps them.
 func testCheckBindfs(t *testing.T, program string) {
 	if _, err := exec.LookPath("bindfs"); err != nil || os.Getuid() != 0 {
 		skipOrFail(t, "bindfs, and the rights of root")

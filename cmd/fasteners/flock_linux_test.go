@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// The program, called flock, does what flock(1) does: same output of the command, same exit status.
+// The program, called flock, does what flock(1) does: same output of the
+// command, same exit status.
 func TestFlock(t *testing.T) {
 	theirs, err := exec.LookPath("flock")
 	if err != nil {

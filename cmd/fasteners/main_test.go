@@ -18,12 +18,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/worker"
 )
 
 const (
 	strictVar = "FASTENERS_TEST_STRICT" // in CI, where nothing may be missing
 	binaryVar = "FASTENERS_TEST_BINARY" // the program to test, where it cannot be built
 	toolVar   = "FASTENERS_TEST_TOOL"   // makes the test binary a tool for scripts
+	breakVar  = worker.BreakVar         // makes check and stress use broken locks
 )
 
 var update = flag.Bool("update", false, "write the manual pages")
@@ -37,8 +39,9 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	flag.Parse()
-	// The processes that tests start shall not inherit signals that are ignored here, as nohup does and shells
-	// that start something in the background. Those for which there is a handler they do not.
+	// The processes that tests start shall not inherit signals that are ignored
+	// here, as nohup does and shells that start something in the background.
+	// Those for which there is a handler they do not.
 	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
 		if signal.Ignored(s) {
 			signal.Notify(make(chan os.Signal, 1), s)
@@ -143,7 +146,8 @@ func waiters(path string) int {
 	return len(slices.DeleteFunc(holders, func(h fasteners.Holder) bool { return !h.Waiting }))
 }
 
-// python returns a Python that has fasteners (Debian: python3-fasteners), or nothing.
+// python returns a Python that has fasteners (Debian: python3-fasteners), or
+// nothing.
 var python = sync.OnceValue(func() string {
 	for _, name := range []string{"python3", "/usr/bin/python3"} {
 		if exec.Command(name, "-c", "import fasteners").Run() == nil {
@@ -179,7 +183,8 @@ func TestScripts(t *testing.T) {
 			return has, nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			// status STATUS PROGRAM ARG... runs a program and checks its exit status.
+			// status STATUS PROGRAM ARG... runs a program and checks its exit
+			// status.
 			"status": func(ts *testscript.TestScript, _ bool, args []string) {
 				err := ts.Exec(args[1], args[2:]...)
 				got := 0

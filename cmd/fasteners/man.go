@@ -5,13 +5,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/cli"
 )
 
-// The manual pages are made of the help texts by go generate. The library that does that takes longer to
-// start than all the rest of this program.
+// The manual pages are made of the help texts by go generate. The library that
+// does that takes longer to start than all the rest of this program.
 //
 //go:generate go test -run TestManual -update .
 //go:embed man/*.1
@@ -21,8 +22,9 @@ func newManCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "man DIR",
 		Short: "Write the manual pages to a directory",
-		Long:  `Man writes one manual page for each command to the directory DIR, which it creates.`,
-		Args:  args(1, 1),
+		Long: `Man writes one manual page for each command to the directory DIR, which it
+creates.`,
+		Args: cli.Args(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o777); err != nil {
 				return err
@@ -43,13 +45,4 @@ func newManCommand() *cobra.Command {
 			return nil
 		},
 	}
-}
-
-// programVersion returns the version of the module, as go install has got it.
-func programVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }

@@ -14,7 +14,8 @@ import (
 	"testing"
 )
 
-// The commands of the picture in the README. While the first ones run, a backup holds the lock.
+// The commands of the picture in the README. While the first ones run, a backup
+// holds the lock.
 var pictureCommands = []string{
 	"fasteners status backup.lock",
 	"fasteners run --wait 2 backup.lock -- ./restore; echo status $?",
@@ -26,7 +27,8 @@ var pictureCommands = []string{
 
 const picture = "../../docs/command.svg"
 
-// The picture shows what the commands print, apart from numbers. With -update it becomes so.
+// The picture shows what the commands print, apart from numbers. With -update
+// it becomes so.
 func TestPicture(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "restore"), []byte("#!/bin/sh\necho restored\n"), 0o777))
@@ -48,7 +50,8 @@ func TestPicture(t *testing.T) {
 			holder.cmd.Wait() // it is killed
 		}
 		for line := range strings.Lines(string(out)) {
-			if line = strings.TrimRight(line, "\n"); !strings.HasPrefix(line, "checking ") && !strings.HasPrefix(line, "options:") && !strings.HasPrefix(line, "note:") {
+			line = strings.TrimRight(line, "\n")
+			if !regexp.MustCompile(`^(checking |options:|note:)`).MatchString(line) {
 				lines = append(lines, line)
 			}
 		}
@@ -73,7 +76,8 @@ func inDirectory(dir string, args ...string) *exec.Cmd {
 // withoutNumbers removes what differs between two runs, and between two machines.
 func withoutNumbers(text string) string {
 	text = regexp.MustCompile(`file system:.*`).ReplaceAllString(text, "file system")
-	text = regexp.MustCompile(`waiters (are woken|seem to poll)`).ReplaceAllString(text, "") // as the machine is fast or slow
+	// Which it is depends on the speed of the machine.
+	text = regexp.MustCompile(`waiters (are woken|seem to poll)`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`device 0x[0-9a-f]+, file [0-9]+`).ReplaceAllString(text, "device, file")
 	text = regexp.MustCompile(`( for)? ?[0-9.]+(µs|ms|s)?`).ReplaceAllString(text, "")
 	return strings.Join(strings.Fields(text), " ")

@@ -17,9 +17,11 @@ import (
 	"time"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/cli"
 )
 
-// A runProcess is the program, with a tool as its command. It is killed when the test ends.
+// A runProcess is the program, with a tool as its command. It is killed when
+// the test ends.
 type runProcess struct {
 	t      testing.TB
 	cmd    *exec.Cmd
@@ -44,7 +46,8 @@ func startProcess(t testing.TB, cmd *exec.Cmd) *runProcess {
 	return &runProcess{t, cmd, in, bufio.NewReader(out), bufio.NewReader(stderr)}
 }
 
-// startRun starts run with the tool hold, which holds the lock until its input ends.
+// startRun starts run with the tool hold, which holds the lock until its input
+// ends.
 func startRun(t testing.TB, path string, flags ...string) *runProcess {
 	t.Helper()
 	args := append(append([]string{"run"}, flags...), path, "--", os.Args[0])
@@ -123,7 +126,8 @@ func TestWaitIsTold(t *testing.T) {
 	waiter.exit(0)
 }
 
-// Processes that acquire the same two locks in different orders do not wait for each other.
+// Processes that acquire the same two locks in different orders do not wait for
+// each other.
 func TestSeveralLocks(t *testing.T) {
 	dir := t.TempDir()
 	log := filepath.Join(dir, "log")
@@ -133,7 +137,8 @@ func TestSeveralLocks(t *testing.T) {
 	for i := range processes {
 		wg.Go(func() {
 			for range rounds {
-				cmd := command("run", "--lock", locks[i%3], "--lock", locks[(i+1)%3], "--lock", locks[(i+2)%3], "--", os.Args[0], log)
+				cmd := command("run", "--lock", locks[i%3], "--lock", locks[(i+1)%3], "--lock", locks[(i+2)%3],
+					"--", os.Args[0], log)
 				cmd.Env = append(os.Environ(), toolVar+"=append")
 				if out, err := cmd.CombinedOutput(); err != nil {
 					t.Errorf("%v: %s", err, out)
@@ -149,7 +154,8 @@ func TestSeveralLocks(t *testing.T) {
 	}
 }
 
-// The lock is free when the command has been killed, and the exit status tells that.
+// The lock is free when the command has been killed, and the exit status tells
+// that.
 func TestCommandIsKilled(t *testing.T) {
 	path := lockPath(t)
 	p := startRun(t, path)
@@ -158,7 +164,7 @@ func TestCommandIsKilled(t *testing.T) {
 	must(t, child.Kill())
 	killed := 1
 	if runtime.GOOS != "windows" {
-		killed = exitSignalBase + 9
+		killed = cli.ExitSignalBase + 9
 	}
 	p.exit(killed)
 	if !isFree(t, path) {
@@ -237,11 +243,12 @@ func TestWaitersAreListed(t *testing.T) {
 		if !strings.Contains(string(out), want) || !strings.Contains(string(out), "waits") {
 			t.Errorf("%v prints %q, want a line with %q", args, out, want)
 		}
-		var states []lockState
+		var states []struct{ Holders, Waiters []struct{ PID int } }
 		out, _ = command(append(args, "--json")...).Output()
 		must(t, json.Unmarshal(out, &states))
 		if len(states) != 1 || len(states[0].Holders) != 1 || len(states[0].Waiters) != 1 ||
-			states[0].Waiters[0].PID != waiter.cmd.Process.Pid || states[0].Holders[0].PID != holder.cmd.Process.Pid {
+			states[0].Waiters[0].PID != waiter.cmd.Process.Pid ||
+			states[0].Holders[0].PID != holder.cmd.Process.Pid {
 			t.Errorf("%v prints %s", args, out)
 		}
 	}

@@ -16,6 +16,8 @@ import (
 
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
+
+	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/cli"
 )
 
 func init() { tools["signals"] = signalsTool }
@@ -76,7 +78,7 @@ func TestKillAfter(t *testing.T) {
 	must(t, p.cmd.Process.Signal(unix.SIGINT))
 	p.expect(p.out, "SIGINT")
 	p.expect(p.stderr, "killing")
-	p.exit(exitSignalBase + 9)
+	p.exit(cli.ExitSignalBase + 9)
 }
 
 // The loss of the lock is told, and ends the command if that is wanted.
@@ -113,7 +115,7 @@ func TestSignalWhileWaiting(t *testing.T) {
 	waiter := startRun(t, path)
 	waiter.expect(waiter.stderr, "waiting for")
 	must(t, waiter.cmd.Process.Signal(unix.SIGQUIT))
-	waiter.exit(exitSignalBase + 3)
+	waiter.exit(cli.ExitSignalBase + 3)
 	holder.end(0)
 }
 
@@ -136,7 +138,7 @@ func TestProcessOwnedLock(t *testing.T) {
 	p.held()
 	p.end(0)
 	err := exec.Command(binary, "run", "-F", path, "true").Run()
-	if e, ok := err.(*exec.ExitError); !ok || e.ExitCode() != exitSystem {
+	if e, ok := err.(*exec.ExitError); !ok || e.ExitCode() != cli.ExitSystem {
 		t.Errorf("replacing the program: %v", err)
 	}
 }
@@ -151,7 +153,9 @@ type terminal struct {
 func newTerminal(t *testing.T, env ...string) *terminal {
 	t.Helper()
 	shell := exec.Command("bash", "--norc", "--noediting", "-i")
-	shell.Env = append(append(os.Environ(), "PATH="+program+":"+os.Getenv("PATH"), "PS1=", "TERM=xterm", "NO_COLOR="), env...)
+	shell.Env = append(os.Environ(),
+		"PATH="+program+":"+os.Getenv("PATH"), "PS1=", "TERM=xterm", "NO_COLOR=")
+	shell.Env = append(shell.Env, env...)
 	shell.Dir = t.TempDir()
 	f, err := pty.StartWithSize(shell, &pty.Winsize{Rows: 24, Cols: 200})
 	if err != nil {
@@ -180,7 +184,8 @@ func (term *terminal) typeKeys(keys string) {
 	must(term.t, err)
 }
 
-// expect waits for a text behind what was expected before, and returns what came until then.
+// expect waits for a text behind what was expected before, and returns what
+// came until then.
 func (term *terminal) expect(want string) (before string) {
 	term.t.Helper()
 	buf := make([]byte, 1)
@@ -197,7 +202,8 @@ func (term *terminal) expect(want string) (before string) {
 	}
 }
 
-// On a terminal the keys for signals go to the command, once, and the shell's job control works.
+// On a terminal the keys for signals go to the command, once, and the shell's
+// job control works.
 func TestTerminal(t *testing.T) {
 	term := newTerminal(t, toolVar+"=signals")
 	term.run("fasteners run l -- "+os.Args[0], "held ")
@@ -229,7 +235,8 @@ func TestTerminal(t *testing.T) {
 	term.run("fasteners run -n l true; echo status $?", "status 0")
 }
 
-// A command that has left the process group gets the signals of the keys from the program.
+// A command that has left the process group gets the signals of the keys from
+// the program.
 func TestTerminalOfOtherGroup(t *testing.T) {
 	if _, err := exec.LookPath("setsid"); err != nil {
 		skipOrFail(t, "setsid")
@@ -244,7 +251,8 @@ func TestTerminalOfOtherGroup(t *testing.T) {
 	term.expect("status 3")
 }
 
-// A wait is shown in one line, which disappears; but not on a terminal that cannot do that.
+// A wait is shown in one line, which disappears; but not on a terminal that
+// cannot do that.
 func TestWaitOnTerminal(t *testing.T) {
 	term := newTerminal(t)
 	path := filepath.Join(t.TempDir(), "l")

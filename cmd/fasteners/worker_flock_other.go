@@ -1,9 +1,0 @@
-//go:build !unix || aix || solaris
-
-package main
-
-// A flockLock locks nothing, as there is no flock(2) here.
-type flockLock struct {
-	offLock
-	path string
-}

@@ -170,7 +170,7 @@ func TestCheckRefused(t *testing.T) {
 // that they have locked was removed. On a slow machine a waiter can come too
 // late to be caught, but not every time.
 func TestCheckReplaced(t *testing.T) {
-	program := buildChanged(t, "../../internal/locktable/acquire.go", "\tif same {", "\tif same || true {")
+	program := buildChanged(t, "../../internal/locktable/acquire.go", "\t\t\tif !same {", "\t\t\tif same, err = true, nil; !same {")
 	for range 10 {
 		o := runForTest(t, program, nil, "check", "--json", t.TempDir())
 		var r checkReport

@@ -35,13 +35,13 @@ func putBarrier(name string, id clientv3.LeaseID) clientv3.Op {
 
 // barrier returns the revision at which the barrier of the lock was last written, as far as it is known
 // here, or 0 if it was not.
-func (l *lease) barrier(name string) int64 {
+func (l *sessionLease) barrier(name string) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.barriers[name]
 }
 
-func (l *lease) setBarrier(name string, rev int64) {
+func (l *sessionLease) setBarrier(name string, rev int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.barriers[name] = rev
@@ -57,12 +57,12 @@ func (p *place) cleanUp() {
 	l, s := p.lease, p.session()
 	ops := []clientv3.Op{clientv3.OpDelete(p.key)}
 	if p.unanswered {
-		ops = append(ops, putBarrier(p.handle.name, l.id))
+		ops = append(ops, putBarrier(p.name, l.id))
 	}
 	s.start(func() {
 		// As long as the lease lives and the key cannot be deleted, others wait without end. After some
 		// time it is better to lose the lease.
-		giveUp := time.AfterFunc(3*l.ttl, func() { l.end(errNoCleanup) })
+		giveUp := time.AfterFunc(3*l.ttl, func() { l.Lose(errNoCleanup) })
 		defer giveUp.Stop()
 		ctx, cancel := context.WithTimeout(s.ctx, 10*l.ttl)
 		defer cancel()
@@ -75,11 +75,11 @@ func (p *place) cleanUp() {
 		})
 		switch {
 		case err == nil && p.unanswered:
-			l.setBarrier(p.handle.name, resp.Header.Revision)
+			l.setBarrier(p.name, resp.Header.Revision)
 		case err == nil && tries == 1:
 			l.putBack(p.number)
 		case err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) && s.ctx.Err() == nil:
-			l.end(errNoCleanup)
+			l.Lose(errNoCleanup)
 		}
 	})
 }

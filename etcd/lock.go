@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/lease"
 )
 
 var (
@@ -18,17 +19,14 @@ var (
 //
 // It may be used by any number of goroutines, and must not be copied. It is not reentrant. Locks of the
 // same name exclude each other even if they are made from the same session.
-type Lock struct {
-	handle
-	holds holds
-}
+type Lock struct{ handle lease.Handle[*hold] }
 
 // NewLock returns a lock with that name, which is the prefix of its keys in etcd: all of them begin with
 // the name and a slash. So a user of etcd who has the permission to read and write these can use the
 // lock. The name must not be empty, nor contain "/q/", nor end in "/q". It is checked when the lock is
 // acquired.
 func NewLock(s *Session, name string) *Lock {
-	return &Lock{handle: handle{session: s, name: name}}
+	return &Lock{newHandle(s, name)}
 }
 
 // Acquire acquires the lock, waiting until it is available or ctx is done. If ctx is already done,
@@ -44,13 +42,13 @@ func NewLock(s *Session, name string) *Lock {
 // or an option is invalid. Its key in etcd, or what is still on its way there, is removed in the
 // background. If the process exits before that, without [Session.Close], the key stays until the TTL is
 // over.
-func (l *Lock) Acquire(ctx context.Context) error { return l.acquireInto(ctx, exclusive, &l.holds) }
+func (l *Lock) Acquire(ctx context.Context) error { return l.handle.Acquire(ctx, lease.Exclusive) }
 
 // TryAcquire acquires the lock without waiting for others to release it, and reports whether it
 // succeeded. It returns false and a nil error if the lock is held, or if somebody waits for it. Unlike
 // that of a lock file it has a context, since it has to wait for etcd.
 func (l *Lock) TryAcquire(ctx context.Context) (bool, error) {
-	return l.tryAcquire(ctx, exclusive, &l.holds)
+	return l.handle.TryAcquire(ctx, lease.Exclusive)
 }
 
 // Release releases the lock, which this or another goroutine acquired through l.
@@ -63,14 +61,14 @@ func (l *Lock) TryAcquire(ctx context.Context) (bool, error) {
 //
 // If the lock was lost and acquired again through l, Release does not know which one its caller means,
 // and takes the older one. The functions that [Lock.Hold] returns do know.
-func (l *Lock) Release() error { return l.release(l.take(&l.holds)) }
+func (l *Lock) Release() error { return l.handle.Release(lease.Exclusive) }
 
 // Acquired reports whether the lock is held through l, and not known to be lost. The result may be stale
 // by the time it is returned.
-func (l *Lock) Acquired() bool { return l.acquired(&l.holds) }
+func (l *Lock) Acquired() bool { return l.handle.Acquired(lease.Exclusive) }
 
 // Name returns the name that the lock was made with.
-func (l *Lock) Name() string { return l.name }
+func (l *Lock) Name() string { return l.handle.Name }
 
 // Hold acquires the lock for a [fasteners.ContextLocker]. The context has a token ([fasteners.Token]),
 // and can be used with [Guard] and [Commit].
@@ -86,5 +84,5 @@ func (l *Lock) Name() string { return l.name }
 // It cannot stop what the process has already begun: between a look at the context and a write to
 // somewhere, the process can be stopped for any time. Let the resource check the token, or use Commit.
 func (l *Lock) Hold(ctx context.Context) (held context.Context, release func() error, err error) {
-	return l.acquireWithContext(ctx, exclusive, &l.holds)
+	return watched(l.handle.Hold(ctx, lease.Exclusive))
 }

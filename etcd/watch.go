@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-fasteners/fasteners/lease"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/metadata"
@@ -17,7 +18,7 @@ import (
 // gets a stream on another connection.
 type stream struct {
 	number uint64
-	heard  atomic.Int64 // when anything was heard on it, on the clock of now; or 0
+	heard  atomic.Int64 // when anything was heard on it, on the clock of leases; or 0
 }
 
 const streamKey = "fasteners-stream"
@@ -31,7 +32,9 @@ func (st *stream) context(ctx context.Context) context.Context {
 }
 
 // silent reports whether nothing was heard on the stream for that long.
-func (st *stream) silent(d time.Duration) bool { return now()-time.Duration(st.heard.Load()) >= d }
+func (st *stream) silent(d time.Duration) bool {
+	return lease.Now()-time.Duration(st.heard.Load()) >= d
+}
 
 // currentStream returns the stream for watches that begin now.
 func (s *Session) currentStream() *stream {
@@ -69,7 +72,7 @@ func (s *Session) waitDeleted(ctx context.Context, p predecessor) {
 				sleep(ctx, minPause)
 				return
 			}
-			st.heard.Store(int64(now()))
+			st.heard.Store(int64(lease.Now()))
 			switch {
 			case len(resp.Events) > 0:
 				return

@@ -148,7 +148,7 @@ func (h *Handle[H]) request(ctx context.Context, m Mode, try bool) (hold H, err 
 	switch {
 	case ctx == nil:
 		return hold, fmt.Errorf("nil context: %w", fs.ErrInvalid)
-	case h.Engine == nil:
+	case h.Engine == nil || h.Engine.Acquire == nil:
 		return hold, errNoEngine
 	case h.Name == "":
 		return hold, fmt.Errorf("empty name: %w", fs.ErrInvalid)

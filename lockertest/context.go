@@ -96,6 +96,61 @@ func (s *suite) testDoneWhileWaiting(t *testing.T, w way) {
 	}
 }
 
+// testTry checks the method that does not wait, if the lock has it.
+func (s *suite) testTry(t *testing.T, w way) {
+	name := lockName(t)
+	a, other := s.open(t, name, w), s.open(t, name, w.exclusive())
+	try, withContext := a.try()
+	if try == nil {
+		t.Skipf("a %T has no method Try%s", a.lock, w.name)
+	}
+	start := func(ctx context.Context) (acquired bool, err error) {
+		t.Helper()
+		c := make(chan error, 1)
+		go func() {
+			ok, err := try(ctx)
+			acquired = ok
+			c <- err
+		}()
+		err = receive(t, c, "Try"+w.name)
+		return acquired, err
+	}
+	check := func(when string, want bool) {
+		t.Helper()
+		if ok, err := start(t.Context()); ok != want || err != nil {
+			t.Fatalf("Try%s of a lock that %s returned %t and the error %v", w.name, when, ok, err)
+		}
+	}
+	// This comes first: of a waiter that gives up, something may be left for a moment.
+	check("nobody holds", true)
+	if w.shared {
+		check("a reader holds", true)
+		must(t, a.way.release(a.lock))
+	}
+	other.mustBeHeld(t)
+	must(t, a.way.release(a.lock))
+	for _, holder := range []access{other, a.as(w.exclusive())} {
+		h := holder.mustAcquire(t)
+		check("somebody else holds", false)
+		h.mustGoOn(t, other)
+		mustRelease(t, h)
+	}
+	for _, e := range endings(-time.Second) {
+		if !withContext {
+			break
+		}
+		ctx, end := e.start()
+		end()
+		ok, err := start(ctx)
+		if ok {
+			t.Errorf("%s: Try%s has acquired the lock", e.name, w.name)
+		}
+		checkError(t, err, "acquire", e.targets...)
+	}
+	checkError(t, a.way.release(a.lock), "release", fasteners.ErrNotAcquired)
+	other.mustBeFree(t)
+}
+
 // testGaveUp checks that a waiter that has given up does not get the lock later, and that those that wait
 // before it and after it do.
 func (s *suite) testGaveUp(t *testing.T, w way) {

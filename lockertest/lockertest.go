@@ -23,13 +23,19 @@
 // goroutines, whether they use one lock value or several. Readers do hold a lock together.
 //
 // Contexts: if the context is already done, acquiring fails even if the lock is free. A wait ends when
-// the context is done. The error wraps that of the context, and its cause. A waiter that has given up
-// does not get the lock later, and does not keep others from it. The end of the context does not release
-// a lock that is held.
+// the context is done. The error wraps that of the context, and its cause, and tells [os.IsTimeout] whether
+// it was a deadline. A waiter that has given up does not get the lock later, and does not keep others
+// from it. The end of the context does not release a lock that is held.
+//
+// Tries: a lock may have methods TryAcquire, TryAcquireReadLock and TryAcquireWriteLock, with or without
+// a context, that return (bool, error). They do not wait for another holder: then they return false and
+// no error. Otherwise they behave like Acquire and its siblings.
 //
 // Release: releasing a lock that is not held in this mode through this value changes nothing, and the
 // error wraps [fasteners.ErrNotAcquired]. Another goroutine than the one that acquired the lock may
-// release it.
+// release it. If there are several holds in this mode through this value, the methods Release and its
+// siblings do not end one with a context as long as there is another one; and of those without a context,
+// one that is known to be lost first.
 //
 // Fairness: waiters for exclusive holds that use one lock value are served in order of arrival, and with
 // [Locks.OneQueue] also those that use several. A waiting writer is not passed by later readers without
@@ -122,6 +128,7 @@ func Test(t *testing.T, locks Locks) {
 	t.Run("Exclusion", s.testExclusion)
 	s.forEachWay(t, "Sharing", s.testSharing, isShared)
 	t.Run("Context", s.testContext)
+	s.forEachWay(t, "Try", s.testTry, isPlain)
 	t.Run("Release", s.testRelease)
 	s.forEachWay(t, "Hold", s.testHold, isHeld)
 	s.forEachWay(t, "Function", s.testFunction, isPlain)

@@ -13,6 +13,7 @@ func (s *suite) testRelease(t *testing.T) {
 	s.forEachWay(t, "Twice", s.testReleaseTwice, isAny)
 	s.forEachWay(t, "OtherHold", s.testOtherHold, isHeld)
 	s.forEachWay(t, "EndsHold", s.testReleaseEndsHold, isHeld)
+	s.forEachWay(t, "SparesHold", s.testReleaseSparesHold, func(w way) bool { return w.held && w.shared })
 }
 
 // testNotAcquired releases through a lock value that does not hold the lock: while nobody does, while
@@ -81,6 +82,24 @@ func (s *suite) testReleaseEndsHold(t *testing.T, w way) {
 	must(t, a.way.release(a.lock))
 	receive(t, h.ctx.Done(), "the context of a hold that was released")
 	checkError(t, h.release(), "release", fasteners.ErrNotAcquired)
+	other.mustBeFree(t)
+}
+
+// testReleaseSparesHold checks that ReleaseReadLock ends the hold that has no context, whether those that
+// have one are older or newer.
+func (s *suite) testReleaseSparesHold(t *testing.T, w way) {
+	name := lockName(t)
+	a, other := s.open(t, name, w), s.open(t, name, w.exclusive())
+	plain := a.as(acquireRead)
+	older := a.mustAcquire(t)
+	plain.mustAcquire(t)
+	newer := a.mustAcquire(t)
+	must(t, plain.way.release(plain.lock))
+	for _, h := range []*holding{older, newer} {
+		h.mustGoOn(t, other)
+		mustRelease(t, h)
+	}
+	checkError(t, plain.way.release(plain.lock), "release", fasteners.ErrNotAcquired)
 	other.mustBeFree(t)
 }
 

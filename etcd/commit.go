@@ -10,10 +10,11 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Guard returns the condition that the lock is still held which ctx, or a context that it is derived
-// from, is the context of; of several the innermost. A transaction with this condition, in the etcd that
-// has the lock, happens while the lock is held or not at all, however late it arrives. The condition is
-// false once the lock is released. Guard returns false if ctx is of no lock of this package.
+// Guard returns the condition that the lock is still held which ctx, or a context that it is
+// derived from, is the context of; of several the innermost. A transaction with this condition,
+// in the etcd that has the lock, happens while the lock is held or not at all, however late it
+// arrives. The condition is false once the lock is released. Guard returns false if ctx is of no
+// lock of this package.
 func Guard(ctx context.Context) (held clientv3.Cmp, ok bool) {
 	h, ok := lease.HoldOf[*hold](ctx)
 	if !ok {
@@ -22,12 +23,12 @@ func Guard(ctx context.Context) (held clientv3.Cmp, ok bool) {
 	return h.isMine(), true
 }
 
-// Commit performs the operations in one transaction with the condition of [Guard]. If the lock is not
-// held any more, nothing is written, and the error wraps [fasteners.ErrLost], or
+// Commit performs the operations in one transaction with the condition of [Guard]. If the lock is
+// not held any more, nothing is written, and the error wraps [fasteners.ErrLost], or
 // [fasteners.ErrNotAcquired] if it was released, or if ctx is of no lock of this package.
 //
-// With any other error it is not known whether they were performed, as always if an answer does not come.
-// Commit does not try again, and waits for at most the TTL.
+// With any other error it is not known whether they were performed, as always if an answer does
+// not come. Commit does not try again, and waits for at most the TTL.
 func Commit(ctx context.Context, ops ...clientv3.Op) (*clientv3.TxnResponse, error) {
 	h, ok := lease.HoldOf[*hold](ctx)
 	if !ok {

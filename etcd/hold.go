@@ -20,11 +20,13 @@ type hold struct {
 	watch atomic.Pointer[time.Timer] // starts the watch on the key, if the hold has a context
 }
 
-// watchAfter is how long a lock is held before its key is watched. Most are held for less time, and a
-// watch costs about as much as a tenth of an acquire.
+// watchAfter is how long a lock is held before its key is watched. Most are held for less time,
+// and a watch costs about as much as a tenth of an acquire.
 const watchAfter = 100 * time.Millisecond
 
-// watched returns what a Hold has returned, and makes the context end if the key is deleted.
+// watched returns what a Hold has returned, and makes the context end if the key is deleted. A
+// release that comes before the timer is stored does not stop it, but then the context is done
+// when it runs.
 func watched(held context.Context, release func() error, err error) (context.Context, func() error, error) {
 	if err != nil {
 		return nil, nil, err
@@ -53,12 +55,12 @@ func (h *hold) isMine() clientv3.Cmp {
 	return clientv3.Compare(clientv3.CreateRevision(h.key), "=", h.rev)
 }
 
-// Release deletes the key. It returns nil only if the key was there until then: as long as it is, nobody
-// else can have the lock, whatever was feared.
+// Release deletes the key. It returns nil only if the key was there until then: as long as it is,
+// nobody else can have the lock, whatever was feared.
 //
-// If there is no answer to the first try, it can have succeeded, and then the next one finds no key.
-// Later tries therefore write the barrier, which etcd refuses if it has ended the lease. If it has not,
-// it has not deleted the key either, so the first try did.
+// If there is no answer to the first try, it can have succeeded, and then the next one finds no
+// key. Later tries therefore write the barrier, which etcd refuses if it has ended the lease. If
+// it has not, it has not deleted the key either, so the first try did.
 func (h *hold) Release() error {
 	if t := h.watch.Load(); t != nil {
 		t.Stop()
@@ -96,8 +98,8 @@ func (h *hold) Release() error {
 	return cmp.Or(lost, h.lease.Err(), errNoDeletion)
 }
 
-// untilDeadline returns a context for a release. It is done when the lease is lost, but if it is lost
-// already the time of one try is left to find out whether etcd has kept it.
+// untilDeadline returns a context for a release. It is done when the lease is lost, but if it is
+// lost already the time of one try is left to find out whether etcd has kept it.
 func (h *hold) untilDeadline() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	grace := h.session().firstTry()

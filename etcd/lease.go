@@ -52,17 +52,17 @@ func (l *sessionLease) takeNumber() uint64 {
 	return l.numbers
 }
 
-// putBack lets the number be used again. Its key must be gone, and every request about it answered: one
-// that arrives late could create the next key with this number, or delete it.
+// putBack lets the number be used again. Its key must be gone, and every request about it
+// answered: one that arrives late could create the next key with this number, or delete it.
 func (l *sessionLease) putBack(number uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.free = append(l.free, number)
 }
 
-// keepAlive sends signs of life until the lease is lost. If there is no answer to one, it sends another,
-// which goes to another member, and still takes the answer to the first: it does not know whether the
-// connection is dead, or the network slow.
+// keepAlive sends signs of life until the lease is lost. If there is no answer to one, it sends
+// another, which goes to another member, and still takes the answer to the first: it does not
+// know whether the connection is dead, or the network slow.
 func (l *sessionLease) keepAlive() {
 	var sent time.Duration
 	for due := lease.Now() + l.ttl/4; ; due = sent + l.ttl/4 {

@@ -18,11 +18,12 @@ import (
 //	<name>/q/w/<lease>-<number>   exclusive
 //	<name>/q/r/<lease>-<number>   shared
 //
-// Its order is that of the revisions at which the keys were created. An acquire has the lock once there
-// is no earlier key that it conflicts with: any for an exclusive one, an exclusive one for a shared one.
-// It waits only for the last one of these, its predecessor, so that a release wakes one waiter. That the
-// predecessor is gone need not mean that the lock is free: it can have given up while those before it
-// were still there. So the waiter looks again, and then it either has the lock or another predecessor.
+// Its order is that of the revisions at which the keys were created. An acquire has the lock once
+// there is no earlier key that it conflicts with: any for an exclusive one, an exclusive one for
+// a shared one. It waits only for the last one of these, its predecessor, so that a release wakes
+// one waiter. That the predecessor is gone need not mean that the lock is free: it can have given
+// up while those before it were still there. So the waiter looks again, and then it either has
+// the lock or another predecessor.
 const queuePath = "/q/"
 
 // keyPart is the part of a key that tells what it excludes.
@@ -41,9 +42,9 @@ func conflicting(name string, m lease.Mode) string {
 	return name + queuePath
 }
 
-// The number of a key is used again once the key is gone: etcd remembers the name of each key that was
-// deleted until its history is compacted, and with more of them in a queue each look takes longer. So a
-// key is known by its name and the revision at which it was created.
+// The number of a key is used again once the key is gone: etcd remembers the name of each key
+// that was deleted until its history is compacted, and with more of them in a queue each look
+// takes longer. So a key is known by its name and the revision at which it was created.
 
 // A place is one acquire's place in the queue.
 type place struct {
@@ -72,8 +73,8 @@ func newPlace(l *sessionLease, name string, m lease.Mode) *place {
 	return &place{lease: l, name: name, mode: m, number: number, key: key}
 }
 
-// acquire acquires the lock of that name, for [lease.Engine]. A waiter that loses its lease, or its key,
-// queues again at the end.
+// acquire acquires the lock of that name, for [lease.Engine]. A waiter that loses its lease, or
+// its key, queues again at the end.
 func (s *Session) acquire(ctx context.Context, name string, m lease.Mode, try bool) (*hold, error) {
 	if strings.Contains(name+"/", queuePath) { // its keys could be in the queue of another lock
 		return nil, fmt.Errorf(`"/q" in name: %w`, fs.ErrInvalid)
@@ -124,9 +125,9 @@ func (l *sessionLease) acquire(ctx context.Context, name string, m lease.Mode, t
 	return nil, err
 }
 
-// enter creates the key, and returns the predecessor. It does both in one transaction, in the other
-// order. Since each acquire has a key of its own, the request can be repeated if there is no answer to
-// it.
+// enter creates the key, and returns the predecessor. It does both in one transaction, in the
+// other order. Since each acquire has a key of its own, the request can be repeated if there is
+// no answer to it.
 func (p *place) enter(ctx context.Context, try bool) (predecessor, error) {
 	for {
 		barrier := p.lease.barrier(p.name)
@@ -188,7 +189,8 @@ func (p *place) look(ctx context.Context) (predecessor, error) {
 	return predecessorIn(resp), nil
 }
 
-// lookFor asks for the predecessor of a key that was created at rev, or is not there yet if rev is 0.
+// lookFor asks for the predecessor of a key that was created at rev, or is not there yet if rev
+// is 0.
 func (p *place) lookFor(rev int64) clientv3.Op {
 	opts := append(clientv3.WithLastCreate(), clientv3.WithKeysOnly())
 	if rev > 0 {

@@ -6,12 +6,12 @@ import (
 	"github.com/go-fasteners/fasteners/lease"
 )
 
-// A ReaderWriterLock is held by any number of readers or one writer, on any machines. A [Lock] of the
-// same name counts as a writer.
+// A ReaderWriterLock is held by any number of readers or one writer, on any machines. A [Lock] of
+// the same name counts as a writer.
 //
-// Readers and writers are served in order of arrival: a reader waits for the writers that came before it,
-// and a writer for all. So neither starve. The lock may be used by any number of goroutines, and must not
-// be copied. It is not reentrant, and a read lock cannot be upgraded.
+// Readers and writers are served in order of arrival: a reader waits for the writers that came
+// before it, and a writer for all. So neither starve. The lock may be used by any number of
+// goroutines, and must not be copied. It is not reentrant, and a read lock cannot be upgraded.
 type ReaderWriterLock struct{ handle lease.Handle[*hold] }
 
 // NewReaderWriterLock returns a lock with that name. See [NewLock].
@@ -19,8 +19,8 @@ func NewReaderWriterLock(s *Session, name string) *ReaderWriterLock {
 	return &ReaderWriterLock{newHandle(s, name)}
 }
 
-// AcquireReadLock acquires the lock for reading, which it may share with other readers. Otherwise it
-// behaves like [Lock.Acquire].
+// AcquireReadLock acquires the lock for reading, which it may share with other readers. Otherwise
+// it behaves like [Lock.Acquire].
 func (l *ReaderWriterLock) AcquireReadLock(ctx context.Context) error {
 	return l.handle.Acquire(ctx, lease.Shared)
 }
@@ -30,8 +30,8 @@ func (l *ReaderWriterLock) AcquireWriteLock(ctx context.Context) error {
 	return l.handle.Acquire(ctx, lease.Exclusive)
 }
 
-// TryAcquireReadLock acquires the lock for reading if no writer holds it or waits for it. Otherwise it
-// behaves like [Lock.TryAcquire].
+// TryAcquireReadLock acquires the lock for reading if no writer holds it or waits for it.
+// Otherwise it behaves like [Lock.TryAcquire].
 func (l *ReaderWriterLock) TryAcquireReadLock(ctx context.Context) (bool, error) {
 	return l.handle.TryAcquire(ctx, lease.Shared)
 }
@@ -41,8 +41,9 @@ func (l *ReaderWriterLock) TryAcquireWriteLock(ctx context.Context) (bool, error
 	return l.handle.TryAcquire(ctx, lease.Exclusive)
 }
 
-// ReleaseReadLock releases a read lock. Otherwise it behaves like [Lock.Release]. If it returns nil, no
-// writer had the lock while it was held.
+// ReleaseReadLock releases a read lock: of several that were acquired through l, one that has no
+// context, and of these one that is known to be lost, if there is one. Otherwise it behaves like
+// [Lock.Release]. If it returns nil, no writer had the lock while it was held.
 func (l *ReaderWriterLock) ReleaseReadLock() error { return l.handle.Release(lease.Shared) }
 
 // ReleaseWriteLock releases a write lock. Otherwise it behaves like [Lock.Release].
@@ -51,7 +52,8 @@ func (l *ReaderWriterLock) ReleaseWriteLock() error { return l.handle.Release(le
 // Name returns the name that the lock was made with.
 func (l *ReaderWriterLock) Name() string { return l.handle.Name }
 
-// HoldRead acquires the lock for reading, for a [fasteners.ContextReaderWriterLocker]. See [Lock.Hold].
+// HoldRead acquires the lock for reading, for a [fasteners.ContextReaderWriterLocker]. See
+// [Lock.Hold].
 func (l *ReaderWriterLock) HoldRead(ctx context.Context) (held context.Context, release func() error, err error) {
 	return watched(l.handle.Hold(ctx, lease.Shared))
 }

@@ -14,11 +14,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// A Session keeps one lease of etcd alive, for all locks that are made from it. One session for a process
-// is enough, whatever the number of its locks and goroutines: they exclude each other as processes do.
+// A Session keeps one lease of etcd alive, for all locks that are made from it. One session for a
+// process is enough, whatever the number of its locks and goroutines: they exclude each other as
+// processes do.
 //
-// It takes the lease when the first lock is acquired, and keeps it until Close. If it loses the lease,
-// all locks that are held at that time are lost, and the next acquire takes a new lease.
+// It takes the lease when the first lock is acquired, and keeps it until Close. If it loses the
+// lease, all locks that are held at that time are lost, and the next acquire takes a new lease.
 type Session struct {
 	client  *clientv3.Client
 	options options
@@ -38,8 +39,9 @@ type Session struct {
 	closed   bool
 }
 
-// NewSession returns a session that uses client, which remains the caller's to close, after the session.
-// It sends nothing: the options are checked, and the lease is granted, when a lock is acquired.
+// NewSession returns a session that uses client, which remains the caller's to close, after the
+// session. It sends nothing: the options are checked, and the lease is granted, when a lock is
+// acquired.
 func NewSession(client *clientv3.Client, opts ...Option) *Session {
 	s := &Session{client: client, options: newOptions(opts), questions: make(chan struct{}, maxQuestions)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -63,12 +65,12 @@ func newHandle(s *Session, name string) lease.Handle[*hold] {
 	return lease.Handle[*hold]{Engine: &s.engine, Name: name}
 }
 
-// Close revokes the lease. Locks that are held are lost: first their contexts are done, and then others
-// can acquire them. Waits end with an error that wraps [ErrClosed].
+// Close revokes the lease. Locks that are held are lost: first their contexts are done, and then
+// others can acquire them. Waits end with an error that wraps [ErrClosed].
 //
-// If etcd does not answer before ctx is done, Close returns an error, and etcd keeps the locks until the
-// TTL is over. Whatever the error, the session is closed, and nothing of it runs any more. Closing it
-// again does nothing.
+// If etcd does not answer before ctx is done, Close returns an error, and etcd keeps the locks
+// until the TTL is over. Whatever the error, the session is closed, and nothing of it runs any
+// more. Closing it again does nothing.
 func (s *Session) Close(ctx context.Context) error {
 	if ctx == nil {
 		return lease.PathError("close", "session", fmt.Errorf("nil context: %w", fs.ErrInvalid))
@@ -107,8 +109,8 @@ func (s *Session) start(f func()) {
 	}
 }
 
-// currentLease returns the lease of the session. If it has none that is not lost, one caller at a time
-// asks for a new one.
+// currentLease returns the lease of the session. If it has none that is not lost, one caller at a
+// time asks for a new one.
 func (s *Session) currentLease(ctx context.Context) (*sessionLease, error) {
 	for {
 		s.mu.Lock()
@@ -158,8 +160,8 @@ func (s *Session) newLease(ctx context.Context) (*sessionLease, error) {
 	return l, nil
 }
 
-// grant asks for a lease. If there is no answer to a try, what was granted after all has no keys, and
-// expires.
+// grant asks for a lease. If there is no answer to a try, what was granted after all has no keys,
+// and expires.
 func (s *Session) grant(ctx context.Context) (*sessionLease, error) {
 	var sent time.Duration
 	var resp *clientv3.LeaseGrantResponse

@@ -51,8 +51,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// A release without a context ends a hold that is lost, or else the newest one, of its mode; and one
-// that has a context only if all have.
+// A release without a context ends a hold that is lost, or else the newest one, of its mode; and
+// one that has a context only if all have.
 func TestWhichHoldIsReleased(t *testing.T) {
 	handle := grantAll(nil)
 	var granted []*fakeHold

@@ -112,8 +112,8 @@ var brokenLocks = []struct{ bug, test, message string }{
 // brokenVar makes the test binary test broken locks, which fails.
 const brokenVar = "LOCKERTEST_TEST_BROKEN"
 
-// Each bug is found by the test that is meant to find it. The tests run in another process, which fails,
-// and all at the same time.
+// Each bug is found by the test that is meant to find it. The tests run in another process, which
+// fails, and all at the same time.
 func TestBrokenLocks(t *testing.T) {
 	if os.Getenv(brokenVar) != "" {
 		testBrokenLocks(t)
@@ -149,8 +149,8 @@ func testBrokenLocks(t *testing.T) {
 
 var failure = regexp.MustCompile(`(?m)^ *--- FAIL: (\S+) .*$`)
 
-// runBrokenLocks runs tests in another process, and returns what those that have failed say, by their
-// names.
+// runBrokenLocks runs tests in another process, and returns what those that have failed say, by
+// their names.
 func runBrokenLocks(t *testing.T, tests string) map[string]string {
 	t.Helper()
 	exe, err := os.Executable()

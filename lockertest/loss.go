@@ -16,8 +16,8 @@ func (s *suite) testLoss(t *testing.T) {
 	s.forEachWay(t, "Function", s.testLossInFunction, isPlain)
 }
 
-// testLossIsTold checks that all holders are told when they have lost the lock, that a waiter gets it,
-// and that what the holders release is not the hold of that waiter.
+// testLossIsTold checks that all holders are told when they have lost the lock, that a waiter
+// gets it, and that what the holders release is not the hold of that waiter.
 func (s *suite) testLossIsTold(t *testing.T, w way) {
 	name := lockName(t)
 	a := s.open(t, name, w)
@@ -44,8 +44,8 @@ func (s *suite) testLossIsTold(t *testing.T, w way) {
 	other.mustBeFree(t)
 }
 
-// testLossOfOtherHold checks that the release of a lost hold does not end one that was acquired later
-// through the same lock value.
+// testLossOfOtherHold checks that the release of a lost hold does not end one that was acquired
+// later through the same lock value.
 func (s *suite) testLossOfOtherHold(t *testing.T, w way) {
 	name := lockName(t)
 	a, other := s.open(t, name, w), s.open(t, name, w.exclusive())
@@ -61,8 +61,8 @@ func (s *suite) testLossOfOtherHold(t *testing.T, w way) {
 	other.mustBeFree(t)
 }
 
-// testLossOfOlderHold checks that a release which does not tell the hold ends the one that is lost, and
-// not the one that was acquired later through the same lock value.
+// testLossOfOlderHold checks that a release which does not tell the hold ends the one that is
+// lost, and not the one that was acquired later through the same lock value.
 func (s *suite) testLossOfOlderHold(t *testing.T, w way) {
 	name := lockName(t)
 	a, other := s.open(t, name, w), s.open(t, name, w.exclusive())

@@ -164,8 +164,8 @@ func (l *memoryLock) get(ctx context.Context, shared, held bool) (*memoryHold, e
 	return h, nil
 }
 
-// nextToken is called when the lock has been granted. Readers that were granted the lock together can
-// take their tokens in another order.
+// nextToken is called when the lock has been granted. Readers that were granted the lock together
+// can take their tokens in another order.
 func (s *memoryState) nextToken(l *memoryLock) (int64, bool) {
 	s.token++
 	l.token++

@@ -28,13 +28,10 @@ func ContextError(ctx context.Context) error { return cause.Of(ctx) }
 func WithCause(err, why error) error { return cause.With(err, why) }
 
 // PathError returns err as callers of a lock see it: with what was attempted, and the name of the
-// lock. It returns nil if err is nil. The path of an error is never empty: an empty name is quoted.
-func PathError(op, name string, err error) error {
-	switch {
-	case err == nil:
+// lock as Path, or what else it is about. It returns nil if err is nil.
+func PathError(op, path string, err error) error {
+	if err == nil {
 		return nil
-	case name == "":
-		name = `""`
 	}
-	return &fs.PathError{Op: op, Path: name, Err: err}
+	return &fs.PathError{Op: op, Path: path, Err: err}
 }

@@ -99,7 +99,6 @@ func (h *Hold) begin(parent context.Context, key, value any) context.Context {
 		h.Lease.add(h)
 	}
 	held := &holdContext{ctx, h, key, value}
-	_ = held.Err() // the lease can have been lost before
 	if h.Token == 0 {
 		return held
 	}

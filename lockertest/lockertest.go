@@ -36,8 +36,8 @@
 // Release: releasing a lock that is not held in this mode through this value changes nothing, and
 // the error wraps [fasteners.ErrNotAcquired]. Another goroutine than the one that acquired the
 // lock may release it. If there are several holds in this mode through this value, the methods
-// Release and its siblings do not end one with a context as long as there is another one; and of
-// those without a context, one that is known to be lost first.
+// Release and its siblings do not end one with a context as long as there is one without; and of
+// two exclusive holds, they end the one that is lost.
 //
 // Fairness: waiters for exclusive holds that use one lock value are served in order of arrival,
 // and with [Locks.OneQueue] also those that use several. A waiting writer is not passed by later

@@ -100,7 +100,7 @@ var brokenLocks = []struct{ bug, test, message string }{
 	{"release of a lost hold ends the next", "Loss/Told/HoldRead", "though the lock is held"},
 	{"release of a lost hold ends the next", "Loss/SameLock/Hold", "though the lock is held"},
 	{"release takes the newest hold", "Loss/SameLockInTurn/Acquire", "want an error that wraps [lock was lost]"},
-	{"release takes the newest hold", "Loss/SameLockInTurn/AcquireReadLock", "want an error that wraps [lock was lost]"},
+	{"release takes the newest hold", "Loss/SameLockInTurn/AcquireWriteLock", "want an error that wraps [lock was lost]"},
 	{"release does not tell of a loss", "Loss/Function/Acquire", "want an error that wraps [lock was lost]"},
 	{"tokens fall", "Tokens/Locks/InTurn", "not greater than an earlier one"},
 	{"tokens of each lock value by itself", "Tokens/Locks/SeveralLocks", "not greater than an earlier one"},

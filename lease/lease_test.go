@@ -22,12 +22,12 @@ func TestDeadline(t *testing.T) {
 		l := New(sent, 10*time.Second, time.Second)
 		_, held, _ := hold(t, t.Context(), grantAll(l))
 		ctx := child(t, held)
-		time.Sleep(7*time.Second - 1)
+		time.Sleep(7*time.Second - time.Nanosecond)
 		checkHeld(t, held)
 		if l.Err() != nil || l.Deadline() != sent+9*time.Second {
 			t.Error(l.Err(), l.Deadline())
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		checkLost(t, ctx, errExpired)
 		checkLost(t, held, errExpired)
@@ -64,9 +64,9 @@ func TestRenew(t *testing.T) {
 			}
 		}
 		checkHeld(t, held)
-		time.Sleep(9*time.Second - 1)
+		time.Sleep(9*time.Second - time.Nanosecond)
 		checkHeld(t, held)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		checkLost(t, ctx, errExpired)
 		l.Renew(Now(), 10*time.Second)

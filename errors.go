@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/go-fasteners/fasteners/internal/cause"
 	"github.com/go-fasteners/fasteners/internal/locktable"
 )
 
@@ -66,27 +67,9 @@ func waitError(ctx context.Context, err error) error {
 	var wait *locktable.WaitError
 	switch {
 	case err == ctx.Err():
-		return withCause(ctx, err)
+		return cause.Of(ctx)
 	case errors.As(err, &wait):
-		return &HeldError{Holders: holdersFor(ctx, wait.ID, wait.Holders), Err: withCause(ctx, wait.Err)}
+		return &HeldError{Holders: holdersFor(ctx, wait.ID, wait.Holders), Err: cause.Of(ctx)}
 	}
 	return err
 }
-
-// withCause makes err, which is that of ctx, wrap the cause of ctx, too.
-func withCause(ctx context.Context, err error) error {
-	cause := context.Cause(ctx)
-	if cause == nil || errors.Is(err, cause) {
-		return err
-	}
-	return &causedError{err, cause}
-}
-
-// A causedError is the error of a context with its cause.
-type causedError struct{ err, cause error }
-
-func (e *causedError) Error() string { return e.err.Error() + ": " + e.cause.Error() }
-
-func (e *causedError) Unwrap() []error { return []error{e.err, e.cause} }
-
-func (e *causedError) Timeout() bool { return errors.Is(e.err, context.DeadlineExceeded) }

@@ -10,7 +10,7 @@ import (
 
 // acquireWatched is acquire with a timeout, a notice or a logger.
 func (h *handle) acquireWatched(ctx context.Context, mode locktable.Mode, held *holdContext) error {
-	w := &waitContext{lazyContext: lazyContext{Context: ctx}, handle: h, start: time.Now()}
+	w := &waitContext{lazyContext: lazyContext{Context: ctx}, handle: h, mode: mode, start: time.Now()}
 	hold, err := locktable.Hold{}, h.validate(ctx)
 	if err == nil {
 		hold, err = h.options.table.Acquire(w, &h.request, mode, false)
@@ -32,6 +32,7 @@ func (h *handle) acquireWatched(ctx context.Context, mode locktable.Mode, held *
 type waitContext struct {
 	lazyContext // of the one that Acquire was called with
 	handle      *handle
+	mode        locktable.Mode
 	start       time.Time
 
 	// mu protects these, of the context that was made.
@@ -104,8 +105,9 @@ func (w *waitContext) tell() {
 	}
 	o := w.handle.options
 	if o.logger != nil {
-		o.logger.LogAttrs(w.Context, slog.LevelInfo, "fasteners: waiting", slog.String("path", w.handle.path()),
-			slog.Duration("waited", time.Since(w.start)), slog.String("held by", describe(holders)))
+		o.logger.LogAttrs(w.Context, slog.LevelInfo, "fasteners: waiting", slog.String("mode", w.mode.String()),
+			slog.Duration("waited", time.Since(w.start)), slog.String("path", w.handle.path()),
+			slog.String("held by", describe(holders)))
 	}
 	if o.notice != nil && !w.isOver() {
 		o.notice(holders)

@@ -98,6 +98,9 @@ func (h *Hold) begin(parent context.Context, key, value any) context.Context {
 	if h.Lease != nil {
 		h.Lease.add(h)
 	}
+	if h.Err() != nil { // it was lost when there was no context to end
+		h.endContext()
+	}
 	held := &holdContext{ctx, h, key, value}
 	if h.Token == 0 {
 		return held

@@ -30,6 +30,24 @@ func TestLoseOneHold(t *testing.T) {
 	})
 }
 
+// A hold can be lost before it has a context: between the grant and the return of Hold.
+func TestLoseBeforeTheContextBegins(t *testing.T) {
+	run(t, func(t *testing.T, _ func(time.Duration)) {
+		h := &fakeHold{}
+		handle := &Handle[*fakeHold]{Name: "x", Engine: &Engine[*fakeHold]{
+			Acquire: func(context.Context, string, Mode, bool) (*fakeHold, error) {
+				h.Lose(errServer)
+				return h, nil
+			},
+		}}
+		_, held, release := hold(t, t.Context(), handle)
+		checkLost(t, child(t, held), errServer)
+		if err := release(); !errors.Is(err, errServer) {
+			t.Error(err)
+		}
+	})
+}
+
 // What is released is not lost any more, and the end of its context is not a loss. The context is
 // done before the lock is released.
 func TestRelease(t *testing.T) {

@@ -1,12 +1,9 @@
 package fasteners
 
 import (
-	"context"
-	"errors"
-	"io/fs"
+	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,10 +12,9 @@ import (
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
-// injectFault makes fcntl(2) return the error of f, unless that is nil, until the test ends.
-func injectFault(t *testing.T, f func(cmd int, typ int16) error) {
-	posix.Fault = f
-	t.Cleanup(func() { posix.Fault = nil })
+// As in the tests of the folder tests, whose TestMain does this.
+func init() {
+	posix.ForceProcessOwned.Store(os.Getenv("FASTENERS_TEST_PROCESS_OWNED") != "")
 }
 
 // openTwice opens a lock file twice, so that the locks of the two files exclude each other. Where
@@ -156,16 +152,17 @@ func TestFailedDowngrade(t *testing.T) {
 		}
 		mustUnlock(t, b)
 		mustLock(t, a, table.Exclusive)
-		injectFault(t, func(_ int, typ int16) error {
+		posix.Fault = func(_ int, typ int16) error {
 			if typ == step {
 				return unix.EIO
 			}
 			return nil
-		})
-		if err := a.Downgrade(); err != unix.EIO {
+		}
+		err := a.Downgrade()
+		posix.Fault = nil
+		if err != unix.EIO {
 			t.Errorf("downgrade: %v", err)
 		}
-		posix.Fault = nil
 		if ok, err := b.TryLock(table.Shared); ok || err != nil {
 			t.Errorf("a reader has acquired the lock of a writer: %v, %v", ok, err)
 		}
@@ -175,78 +172,5 @@ func TestFailedDowngrade(t *testing.T) {
 		if ok, err := b.TryLock(table.Shared); !ok || err != nil {
 			t.Errorf("a reader has not acquired the lock of a reader: %v, %v", ok, err)
 		}
-	}
-}
-
-// If fcntl(2) returns EACCES although nobody holds the lock, the lock is not busy: the process may not
-// lock the file.
-func TestEACCESWithoutHolder(t *testing.T) {
-	l := NewInterProcessReaderWriterLock(filepath.Join(t.TempDir(), "lock"))
-	injectFault(t, func(cmd int, typ int16) error {
-		if typ != unix.F_UNLCK && cmd != unix.F_OFD_GETLK && cmd != unix.F_GETLK {
-			return unix.EACCES
-		}
-		return nil
-	})
-	for _, try := range []func() (bool, error){l.TryAcquireReadLock, l.TryAcquireWriteLock} {
-		if ok, err := try(); ok || !errors.Is(err, fs.ErrPermission) {
-			t.Errorf("try: %v, %v", ok, err)
-		}
-	}
-	for _, acquire := range []func(context.Context) error{l.AcquireReadLock, l.AcquireWriteLock} {
-		if err := acquire(t.Context()); !errors.Is(err, fs.ErrPermission) {
-			t.Errorf("acquire: %v", err)
-		}
-	}
-}
-
-// ESTALE, which a network file system returns for a file that was removed, makes acquire start over.
-func TestESTALE(t *testing.T) {
-	l := NewInterProcessReaderWriterLock(filepath.Join(t.TempDir(), "lock"))
-	faults := 5
-	injectFault(t, func(_ int, typ int16) error {
-		if faults--; faults >= 0 {
-			return unix.ESTALE
-		}
-		return nil
-	})
-	if err := l.AcquireWriteLock(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.ReleaseWriteLock(); err != nil {
-		t.Error(err)
-	}
-	injectFault(t, func(int, int16) error { return unix.ESTALE })
-	if ok, err := l.TryAcquireReadLock(); ok || !errors.Is(err, unix.ESTALE) {
-		t.Errorf("try: %v, %v", ok, err)
-	}
-}
-
-// A timeout also bounds the wait for a goroutine that leads, while the kernel, or a server, does not answer it.
-func TestTimeoutBehindLeader(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lock")
-	asked, answer := make(chan bool), make(chan bool)
-	calls := 0
-	injectFault(t, func(_ int, typ int16) error {
-		if calls++; calls == 1 {
-			asked <- true
-			<-answer
-		}
-		return nil
-	})
-	leader := make(chan error, 1)
-	l := NewInterProcessLock(path)
-	go func() { leader <- l.Acquire(t.Context()) }()
-	<-asked
-	err := NewInterProcessLock(path, WithTimeout(time.Millisecond)).Acquire(t.Context())
-	if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, new(*HeldError)) {
-		t.Errorf("error is %v", err)
-	}
-	answer <- true
-	if err := <-leader; err != nil {
-		t.Error(err)
-	}
-	if err := l.Release(); err != nil {
-		t.Error(err)
 	}
 }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package fasteners_test
+package tests
 
 import (
 	"bufio"
@@ -459,18 +459,6 @@ func TestDirectoryRemovedConcurrently(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
-}
-
-// pathsWithoutDirectory returns paths in directories that cannot be created.
-func pathsWithoutDirectory(t *testing.T) []string {
-	dir := t.TempDir()
-	removed := filepath.Join(dir, "removed")
-	must(t, os.Mkdir(removed, 0o777))
-	link := filepath.Join(dir, "link")
-	must(t, os.Symlink(filepath.Join(dir, "none", "lock"), link))
-	t.Chdir(removed)
-	must(t, os.Remove(removed))
-	return []string{"lock", "a/lock", "a/b/lock", link}
 }
 
 // monotonicClock is the same clock in all processes.

@@ -1,6 +1,6 @@
 //go:build unix
 
-package fasteners_test
+package tests
 
 import (
 	"bufio"

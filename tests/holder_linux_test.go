@@ -1,4 +1,4 @@
-package fasteners_test
+package tests
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package fasteners_test
+package tests
 
 import (
 	"io/fs"
@@ -164,18 +164,6 @@ func TestReadOnlyFile(t *testing.T) {
 	w.mustRelease(t)
 	must(t, <-done)
 	r.mustRelease(t)
-}
-
-// pathsWithoutDirectory returns paths in directories that cannot be created.
-func pathsWithoutDirectory(t *testing.T) []string {
-	drives, err := windows.GetLogicalDrives()
-	must(t, err)
-	letter := 'A'
-	for ; drives&1 != 0; drives >>= 1 {
-		letter++
-	}
-	none := string(letter) + ":"
-	return []string{none + `\lock`, none + `\a\lock`, none + `\a\b\lock`, none + "lock", none + `a\b\lock`, `\\?\` + none + `\a\lock`}
 }
 
 // While a lock is held or waited for, the file cannot be removed, moved or replaced. Afterwards it

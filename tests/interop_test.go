@@ -1,6 +1,6 @@
 //go:build unix || windows
 
-package fasteners_test
+package tests
 
 import (
 	"os"

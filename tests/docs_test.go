@@ -39,8 +39,8 @@ func pages(t *testing.T) map[string]string {
 func TestSnippets(t *testing.T) {
 	programs := map[string][]string{
 		"README.md":         {"example_test.go", "example_unix_test.go"},
-		"docs/faq.md":       {"bench/faq_test.go"},
-		"docs/migrating.md": {"bench/migrating_test.go"},
+		"docs/faq.md":       {"docs/faq_test.go"},
+		"docs/migrating.md": {"docs/migrating_test.go"},
 	}
 	for page, text := range pages(t) {
 		program := ""

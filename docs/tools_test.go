@@ -1,6 +1,8 @@
 //go:build linux
 
-package main
+// Package docs runs what the pages beside it say of this library, and of other libraries and
+// programs.
+package docs
 
 import (
 	"bufio"
@@ -54,9 +56,12 @@ type lockValue struct {
 }
 
 const (
-	flockName     = "flock(1)"
-	pythonName    = "Python fasteners"
-	filemutexName = "go-filemutex"
+	oursName       = "fasteners"
+	lockedfileName = "lockedfile"
+	filemutexName  = "go-filemutex"
+	jujuName       = "juju/mutex"
+	flockName      = "flock(1)"
+	pythonName     = "Python fasteners"
 )
 
 // tools are the columns of the table, in their order.
@@ -149,6 +154,11 @@ func valueOfJuju(path string) (*lockValue, error) {
 	}, nil
 }
 
+type systemClock struct{}
+
+func (systemClock) Now() time.Time                         { return time.Now() }
+func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
 func flockCommand(path, do string) []string {
 	const hold = "echo held; read line; true"
 	switch do {
@@ -176,6 +186,10 @@ func missingFlock() string {
 	}
 	return ""
 }
+
+// python is Debian's interpreter, because Debian packages fasteners for it. Another one may come first
+// in $PATH.
+const python = "/usr/bin/python3"
 
 func pythonCommand(path, do string) []string { return []string{python, "-c", pythonUser, path, do} }
 
@@ -250,7 +264,7 @@ type lockUser struct {
 
 // toolVar names the tool, to a process of the test binary that is a lockUser. Its arguments are the path
 // and what to do.
-const toolVar = "FASTENERS_BENCH_TOOL"
+const toolVar = "FASTENERS_TEST_TOOL"
 
 // startUser starts a process for which a new file has all permissions that the tool gives it.
 func startUser(t testing.TB, tl *tool, path, do string) *lockUser {
@@ -282,19 +296,16 @@ func startUser(t testing.TB, tl *tool, path, do string) *lockUser {
 	return u
 }
 
-// serveIfUser makes this process a lockUser, and never returns, if the environment says so.
-func serveIfUser() {
+// TestMain makes this process a lockUser if the environment says so.
+func TestMain(m *testing.M) {
 	name, ok := os.LookupEnv(toolVar)
 	if !ok {
-		return
+		os.Exit(m.Run())
 	}
-	for _, tl := range tools {
-		if tl.name == name {
-			check(useLock(tl, os.Args[1], os.Args[2]))
-			os.Exit(0)
-		}
+	if err := useLock(toolNamed(name), os.Args[1], os.Args[2]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
-	check(fmt.Errorf("no such tool: %s", name))
 }
 
 func useLock(tl *tool, path, do string) error {

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package docs
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
-// What docs/migrating.md shows, in functions that the tests below call.
+// What migrating.md shows, in functions that the tests below call.
 
 func afterPython(ctx context.Context, path string, writeReport func(context.Context) error) error {
 	lock := fasteners.NewInterProcessLock(path, fasteners.WithTimeout(5*time.Second))
@@ -122,7 +122,7 @@ func checkMode(t testing.TB, path string, want fs.FileMode) {
 
 // TestMigratingSnippets compiles the snippets by comparing them with this file.
 func TestMigratingSnippets(t *testing.T) {
-	checkSnippets(t, "../docs/migrating.md", "migrating_test.go")
+	checkSnippets(t, "migrating.md", "migrating_test.go")
 }
 
 func TestMigratedFunctions(t *testing.T) {
@@ -173,7 +173,7 @@ func TestMigratedFunctions(t *testing.T) {
 // TestMigratingFromPython runs the snippet for Python, and what the page says of Python's fasteners.
 func TestMigratingFromPython(t *testing.T) {
 	toolNamed(pythonName).require(t)
-	page, err := os.ReadFile("../docs/migrating.md")
+	page, err := os.ReadFile("migrating.md")
 	must(t, err)
 	_, snippet, _ := strings.Cut(string(page), "```python\n")
 	snippet, _, _ = strings.Cut(snippet, "```")

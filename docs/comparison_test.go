@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package docs
 
 import (
 	"fmt"
@@ -20,7 +20,7 @@ import (
 )
 
 // comparisonFile has the table. The README has a part of it, below the heading "## Comparison".
-const comparisonFile = "../docs/comparison.md"
+const comparisonFile = "comparison.md"
 
 // A cell of the table, to be determined by running the tool.
 type cell struct {

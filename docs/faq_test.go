@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package docs
 
 import (
 	"context"
@@ -21,7 +21,8 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
-// holder asks the kernel as docs/protocol.md describes it. It returns the ID of a process that holds the lock on path, or 0 if there is none, and since when.
+// holder asks the kernel as protocol.md describes it. It returns the ID of a process that holds the
+// lock on path, or 0 if there is none, and since when.
 func holder(path string) (pid int, since time.Time, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -40,7 +41,7 @@ func holder(path string) (pid int, since time.Time, err error) {
 	return int(tag >> 10 & (1<<22 - 1)), time.Unix(tag>>32+1735689600, 0), nil
 }
 
-// What docs/faq.md shows.
+// What faq.md shows.
 
 func printHolders(path string) error {
 	holders, err := fasteners.NewInterProcessLock(path).Holders()
@@ -62,7 +63,7 @@ func waitAndWork(ctx context.Context, path string, writeReport func(context.Cont
 }
 
 func TestFAQSnippets(t *testing.T) {
-	checkSnippets(t, "../docs/faq.md", "faq_test.go")
+	checkSnippets(t, "faq.md", "faq_test.go")
 }
 
 func startOurs(t testing.TB, path, do string) *lockUser {
@@ -87,7 +88,7 @@ func checkTry(t testing.TB, path string, want bool) {
 
 func TestFAQHolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "report.lock")
-	page, err := os.ReadFile("../docs/faq.md")
+	page, err := os.ReadFile("faq.md")
 	must(t, err)
 	_, program, _ := strings.Cut(string(page), "```python\n")
 	program, _, _ = strings.Cut(program, "```")

@@ -14,8 +14,8 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
-// An introduction: what the locks do, each in a few lines. The folder tests has the tests that try to
-// break them.
+// An introduction: what the locks do, each in a few lines. The folder tests has the tests that try
+// to break them.
 
 // Two locks on one file exclude each other. Here they are in one process, but they might as well be
 // in two.

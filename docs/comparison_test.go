@@ -70,8 +70,8 @@ var quotations = map[string]map[string]quotation{
 // A quotation is from a file of a Go module, or of this one, or from a page.
 type quotation struct{ cell, text, module, source string }
 
-// TestComparison compares each cell of the table with what the tool does, or with a quotation. If the table
-// is wrong, it fails, or hangs where the table says that a process goes on.
+// TestComparison compares each cell of the table with what the tool does, or with a quotation. If
+// the table is wrong, it fails, or hangs where the table says that a process goes on.
 func TestComparison(t *testing.T) {
 	text, table := readComparison(t)
 	head := []string{""}
@@ -119,7 +119,8 @@ func TestComparison(t *testing.T) {
 	}
 }
 
-// TestComparisonInReadme compares each cell of the table in the README with the same one of the whole table.
+// TestComparisonInReadme compares each cell of the table in the README with the same one of the
+// whole table.
 func TestComparisonInReadme(t *testing.T) {
 	_, whole := readComparison(t)
 	readme, err := os.ReadFile("../README.md")
@@ -251,7 +252,9 @@ func (c *cell) withEither(lock, bounded bool) string {
 // bound lets a process give up waiting, and looks how another one waits.
 func (c *cell) bound() string {
 	if c.tool.bound == "" {
-		for _, typ := range []reflect.Type{reflect.TypeFor[*lockedfile.Mutex](), reflect.TypeFor[*filemutex.FileMutex]()} {
+		for _, typ := range []reflect.Type{
+			reflect.TypeFor[*lockedfile.Mutex](), reflect.TypeFor[*filemutex.FileMutex](),
+		} {
 			for i := range typ.NumMethod() {
 				if m := typ.Method(i); m.Type.NumIn() > 1 { // the receiver is the first
 					c.Errorf("%v.%s could take a context or a timeout", typ, m.Name)
@@ -406,8 +409,8 @@ func (c *cell) excludesPython() string {
 	return c.excludes(python.argv(c.path, "try")...)
 }
 
-// excludes runs a command that tries to acquire the lock: it succeeds while nobody holds it, and has an
-// exit status of 1 if it is excluded.
+// excludes runs a command that tries to acquire the lock: it succeeds while nobody holds it, and
+// has an exit status of 1 if it is excluded.
 func (c *cell) excludes(argv ...string) string {
 	holder := c.holder()
 	err := exec.Command(argv[0], argv[1:]...).Run()

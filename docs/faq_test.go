@@ -187,8 +187,8 @@ func TestFAQRemoval(t *testing.T) {
 	}
 }
 
-// Removed by the holder, as the last thing before its release, while others wait: no two hold the lock at
-// a time, and all get it.
+// Removed by the holder, as the last thing before its release, while others wait: no two hold the
+// lock at a time, and all get it.
 func TestFAQRemovalByHolder(t *testing.T) {
 	path := lockPath(t)
 	l := fasteners.NewInterProcessLock(path)
@@ -351,7 +351,8 @@ func TestFAQTimeout(t *testing.T) {
 	}))
 	mustAcquire(t, l)
 	err = waitAndWork(soon(t), l.Path(), func(context.Context) error { return nil })
-	if !errors.As(err, new(*fasteners.HeldError)) || !errors.As(err, &pathErr) || pathErr.Op != "acquire" || !errors.Is(err, context.DeadlineExceeded) {
+	if !errors.As(err, new(*fasteners.HeldError)) || !errors.As(err, &pathErr) || pathErr.Op != "acquire" ||
+		!errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("WithLock: %v", err)
 	}
 	must(t, l.Release())

@@ -105,7 +105,8 @@ func mustAcquire(t testing.TB, l fasteners.Locker) {
 	must(t, l.Acquire(context.Background()))
 }
 
-// umask lets new files have all permissions that they are created with. It is that of the whole process.
+// umask lets new files have all permissions that they are created with. It is that of the whole
+// process.
 func umask(t testing.TB) {
 	old := unix.Umask(0)
 	t.Cleanup(func() { unix.Umask(old) })
@@ -170,7 +171,8 @@ func TestMigratedFunctions(t *testing.T) {
 	}
 }
 
-// TestMigratingFromPython runs the snippet for Python, and what the page says of Python's fasteners.
+// TestMigratingFromPython runs the snippet for Python, and what the page says of Python's
+// fasteners.
 func TestMigratingFromPython(t *testing.T) {
 	toolNamed(pythonName).require(t)
 	page, err := os.ReadFile("migrating.md")
@@ -181,7 +183,8 @@ func TestMigratingFromPython(t *testing.T) {
 	path := lockPath(t)
 	run := func(program string) string {
 		t.Helper()
-		out, err := exec.Command(python, "-c", "import fasteners, sys\nlock = fasteners.InterProcessLock(sys.argv[1])\n"+program, path).CombinedOutput()
+		program = "import fasteners, sys\nlock = fasteners.InterProcessLock(sys.argv[1])\n" + program
+		out, err := exec.Command(python, "-c", program, path).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -202,9 +205,14 @@ func TestMigratingFromPython(t *testing.T) {
 	must(t, ours.Release())
 
 	// The same value acquired twice, and released once.
-	other := "import subprocess\n" +
-		"def free(): return subprocess.run([sys.executable, '-c', 'import fasteners, sys; print(fasteners.InterProcessLock(sys.argv[1]).acquire(blocking=False))', sys.argv[1]], capture_output=True, text=True).stdout.strip()\n"
-	expect(other+"print(lock.acquire(), lock.acquire(), free())\nlock.release()\nprint(free())", "True True False\nTrue")
+	other := `import subprocess
+other = "import fasteners, sys; print(fasteners.InterProcessLock(sys.argv[1]).acquire(blocking=False))"
+def free():
+    command = [sys.executable, "-c", other, sys.argv[1]]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+`
+	expect(other+"print(lock.acquire(), lock.acquire(), free())\nlock.release()\nprint(free())",
+		"True True False\nTrue")
 	// Another descriptor of the file is closed.
 	expect(other+"lock.acquire()\nopen(sys.argv[1]).close()\nprint(free())", "True")
 	expect("import threading\ntry: lock.release()\nexcept threading.ThreadError: print('error')", "error")

@@ -48,7 +48,8 @@ type tool struct {
 	noThreads     bool // cannot be used by two threads of one process
 }
 
-// A lockValue is a lock of a Go library. Its functions acquire the lock and return one that releases it.
+// A lockValue is a lock of a Go library. Its functions acquire the lock and return one that
+// releases it.
 type lockValue struct {
 	lock    func() (release func() error, err error)
 	bounded func(context.Context) (release func() error, err error) // nil if nothing can bound a wait
@@ -103,8 +104,8 @@ func valueOfGofrs(path string) (*lockValue, error) {
 	}, nil
 }
 
-// A triedContext says so when TryLockContext asks for its channel, which it does after a try without
-// success, and before it sleeps.
+// A triedContext says so when TryLockContext asks for its channel, which it does after a try
+// without success, and before it sleeps.
 type triedContext struct {
 	context.Context
 	once sync.Once
@@ -187,8 +188,8 @@ func missingFlock() string {
 	return ""
 }
 
-// python is Debian's interpreter, because Debian packages fasteners for it. Another one may come first
-// in $PATH.
+// python is Debian's interpreter, because Debian packages fasteners for it. Another one may come
+// first in $PATH.
 const python = "/usr/bin/python3"
 
 func pythonCommand(path, do string) []string { return []string{python, "-c", pythonUser, path, do} }
@@ -239,9 +240,9 @@ sys.stdin.readline()
 release()
 `
 
-// A lockUser is a process that acquires a lock of a tool, in a new directory of its own, says "held", waits
-// for a line, releases the lock and exits: without an error if the release has returned none.
-// What it does, in detail, is one of
+// A lockUser is a process that acquires a lock of a tool, in a new directory of its own, says
+// "held", waits for a line, releases the lock and exits: without an error if the release has
+// returned none. What it does, in detail, is one of
 //
 //	lock      wait for the lock, without a bound
 //	bounded   wait for the lock, with a bound that does not come
@@ -262,8 +263,8 @@ type lockUser struct {
 	lines chan string // closed at the end of its standard output
 }
 
-// toolVar names the tool, to a process of the test binary that is a lockUser. Its arguments are the path
-// and what to do.
+// toolVar names the tool, to a process of the test binary that is a lockUser. Its arguments are the
+// path and what to do.
 const toolVar = "FASTENERS_TEST_TOOL"
 
 // startUser starts a process for which a new file has all permissions that the tool gives it.
@@ -273,7 +274,8 @@ func startUser(t testing.TB, tl *tool, path, do string) *lockUser {
 	if tl.argv != nil {
 		argv = tl.argv(path, do)
 	}
-	u := &lockUser{TB: t, cmd: exec.Command("sh", append([]string{"-c", `umask 0 && exec "$@"`, "sh"}, argv...)...), lines: make(chan string, 10)}
+	argv = append([]string{"-c", `umask 0 && exec "$@"`, "sh"}, argv...)
+	u := &lockUser{TB: t, cmd: exec.Command("sh", argv...), lines: make(chan string, 10)}
 	u.cmd.Env = append(os.Environ(), toolVar+"="+tl.name, "TMPDIR="+filepath.Dir(path))
 	u.cmd.Stderr = os.Stderr
 	u.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -378,8 +380,8 @@ func useLock(tl *tool, path, do string) error {
 	return <-second
 }
 
-// says reports whether the process says the line. If that is expected, says waits for it without a limit,
-// so that a hang ends in a dump of all goroutines; otherwise only for a moment.
+// says reports whether the process says the line. If that is expected, says waits for it without a
+// limit, so that a hang ends in a dump of all goroutines; otherwise only for a moment.
 func (u *lockUser) says(line string, expected bool) bool {
 	u.Helper()
 	var limit <-chan time.Time
@@ -403,7 +405,8 @@ func (u *lockUser) says(line string, expected bool) bool {
 
 func (u *lockUser) mustSay(line string) { u.Helper(); u.says(line, true) }
 
-// release makes the process release its lock and exit, and returns an error if the release has returned one.
+// release makes the process release its lock and exit, and returns an error if the release has
+// returned one.
 func (u *lockUser) release() error {
 	_, _ = io.WriteString(u.in, "\n")
 	_ = u.in.Close()
@@ -414,8 +417,8 @@ func (u *lockUser) release() error {
 
 func (u *lockUser) mustRelease() { u.Helper(); must(u, u.release()) }
 
-// kill kills the process but not those that it has started, and waits for its end. Their standard input
-// stays open.
+// kill kills the process but not those that it has started, and waits for its end. Their standard
+// input stays open.
 func (u *lockUser) kill() {
 	u.Helper()
 	must(u, u.cmd.Process.Kill())
@@ -424,8 +427,8 @@ func (u *lockUser) kill() {
 
 func (u *lockUser) killGroup() { _ = syscall.Kill(-u.cmd.Process.Pid, syscall.SIGKILL) }
 
-// waits returns when the process waits for the lock on path, and reports whether the kernel does the
-// waiting; otherwise the process sleeps between tries.
+// waits returns when the process waits for the lock on path, and reports whether the kernel does
+// the waiting; otherwise the process sleeps between tries.
 func (u *lockUser) waits(path string) (inKernel bool) {
 	u.Helper()
 	for {
@@ -443,8 +446,8 @@ func (u *lockUser) waits(path string) (inKernel bool) {
 	}
 }
 
-// waitsInKernel reports whether a process waits in the kernel for a lock on path: /proc/locks has a line
-// with an arrow then.
+// waitsInKernel reports whether a process waits in the kernel for a lock on path: /proc/locks has a
+// line with an arrow then.
 func waitsInKernel(t testing.TB, path string) bool {
 	t.Helper()
 	var st unix.Stat_t

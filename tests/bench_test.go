@@ -350,7 +350,9 @@ var waitHelper = newHelper("wait", func(_ *bufio.Reader, args []string) error {
 	return nil
 })
 
-// The following benchmarks measure how fair the lock is: go test -run '^$' -bench Fair -benchtime 1x
+// The following benchmarks measure how fair the lock is:
+//
+//	go test -run '^$' -bench Fair -benchtime 1x ./tests
 
 // A writer competes with eight processes that read for 5 ms and rest for less than 1 ms.
 func BenchmarkFairToWriter(b *testing.B) {
@@ -540,8 +542,8 @@ var holdOnceHelper = newHelper("hold once", func(_ *bufio.Reader, args []string)
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// BenchmarkWithLock measures what the context of the function costs, and a timeout and a notice that are not
-// needed, beside a bare acquire and release.
+// BenchmarkWithLock measures what the context of the function costs, and a timeout and a notice
+// that are not needed, beside a bare acquire and release.
 func BenchmarkWithLock(b *testing.B) {
 	nothing := func(context.Context) error { return nil }
 	run := func(name string, call func(ctx context.Context, l *fasteners.InterProcessLock) error, opts ...fasteners.Option) {
@@ -573,8 +575,8 @@ func BenchmarkWithLock(b *testing.B) {
 	})
 }
 
-// BenchmarkHolders measures the question who holds a lock that another process holds, and the error of a wait
-// that tells, beside a try that tells nothing.
+// BenchmarkHolders measures the question who holds a lock that another process holds, and the error
+// of a wait that tells, beside a try that tells nothing.
 func BenchmarkHolders(b *testing.B) {
 	path := lockPath(b)
 	startHolder(b, path, "write")

@@ -11,8 +11,8 @@ import (
 	"github.com/go-fasteners/fasteners/lockertest"
 )
 
-// The file locks are what lockertest requires of all locks. They are lost by a removal of the file, where
-// that is possible.
+// The file locks are what lockertest requires of all locks. They are lost by a removal of the file,
+// where that is possible.
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

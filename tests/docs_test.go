@@ -76,8 +76,8 @@ var (
 	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
 )
 
-// Every link within the repository leads to a file, and to a heading of it. Links to other sites are not
-// followed.
+// Every link within the repository leads to a file, and to a heading of it. Links to other sites
+// are not followed.
 func TestLinks(t *testing.T) {
 	pages := pages(t)
 	checked := 0
@@ -116,8 +116,8 @@ func hasAnchor(text, anchor string) bool {
 	return false
 }
 
-// The table of promises in docs/architecture.md names tests that exist, in the files that it says, and files
-// that exist.
+// The table of promises in docs/architecture.md names tests that exist, in the files that it says,
+// and files that exist.
 func TestPromises(t *testing.T) {
 	_, table, _ := strings.Cut(pages(t)["docs/architecture.md"], "\n## Where each promise is kept\n")
 	tests := regexp.MustCompile("((?:`Test\\w+`(?:, )?)+) in `([^`]+)`")
@@ -129,7 +129,8 @@ func TestPromises(t *testing.T) {
 			must(t, err)
 			for name := range strings.SplitSeq(m[1], ", ") {
 				found++
-				if !strings.Contains(string(source), fmt.Sprintf("\nfunc %s(t *testing.T) {", strings.Trim(name, "`"))) {
+				function := fmt.Sprintf("\nfunc %s(t *testing.T) {", strings.Trim(name, "`"))
+				if !strings.Contains(string(source), function) {
 					t.Errorf("%s has no %s", m[2], name)
 				}
 			}

@@ -170,8 +170,8 @@ func newEventLog(t *testing.T) *eventLog {
 	return l
 }
 
-// start starts a process that writes to the log. The process must read its standard input to the end
-// before it begins, so that all processes begin at the same time.
+// start starts a process that writes to the log. The process must read its standard input to the
+// end before it begins, so that all processes begin at the same time.
 func (l *eventLog) start(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	in, err := cmd.StdinPipe()

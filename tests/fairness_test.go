@@ -22,7 +22,8 @@ type loopResult struct {
 	mean, longest, p99 time.Duration
 }
 
-// startLoopProcess starts a process whose goroutines hold the lock for the given time and then rest.
+// startLoopProcess starts a process whose goroutines hold the lock for the given time and then
+// rest.
 func startLoopProcess(t testing.TB, path, variant string, goroutines int, hold, rest time.Duration) loopProcess {
 	t.Helper()
 	p := startHelper(t, loopHelper, path, variant, strconv.Itoa(goroutines), hold.String(), rest.String())

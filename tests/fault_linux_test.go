@@ -41,7 +41,8 @@ func TestEACCESWithoutHolder(t *testing.T) {
 	}
 }
 
-// ESTALE, which a network file system returns for a file that was removed, makes acquire start over.
+// ESTALE, which a network file system returns for a file that was removed, makes acquire start
+// over.
 func TestESTALE(t *testing.T) {
 	l := fasteners.NewInterProcessReaderWriterLock(lockPath(t))
 	faults := 5
@@ -59,8 +60,8 @@ func TestESTALE(t *testing.T) {
 	}
 }
 
-// A timeout also bounds the wait for a goroutine that leads, while the kernel, or a server, does not
-// answer it.
+// A timeout also bounds the wait for a goroutine that leads, while the kernel, or a server, does
+// not answer it.
 func TestTimeoutBehindLeader(t *testing.T) {
 	path := lockPath(t)
 	asked, answer := make(chan bool), make(chan bool)

@@ -31,8 +31,8 @@ func holdFuncs(path string) map[string]holdFunc {
 	}
 }
 
-// The context of a hold has what ctx has, and is done when ctx is, and when the lock is released, whenever
-// somebody asks first.
+// The context of a hold has what ctx has, and is done when ctx is, and when the lock is released,
+// whenever somebody asks first.
 func TestContextOfHold(t *testing.T) {
 	type key struct{}
 	path := lockPath(t)
@@ -90,8 +90,8 @@ func TestContextOfHold(t *testing.T) {
 	}
 }
 
-// The context of fn ends when the lock file is removed or replaced, with that cause. The release reports it,
-// too.
+// The context of fn ends when the lock file is removed or replaced, with that cause. The release
+// reports it, too.
 func TestContextOfLostHold(t *testing.T) {
 	needReplaceableFiles(t)
 	path := lockPath(t)
@@ -176,8 +176,8 @@ func TestReleaseOfHold(t *testing.T) {
 	exclusive(path).mustTry(t, true)
 }
 
-// Release ends a hold that has no release of its own, if there is one, even if another hold is of a file that
-// was removed.
+// Release ends a hold that has no release of its own, if there is one, even if another hold is of a
+// file that was removed.
 func TestReleaseBesideLostHold(t *testing.T) {
 	needReplaceableFiles(t)
 	path := lockPath(t)

@@ -72,6 +72,11 @@ func TestHoldersAndWaiters(t *testing.T) {
 }
 
 // A Python process is known by its PID, as the kernel tells, and by the name of the interpreter.
+// soonTimedOut waits for a lock that is held, for a moment, and returns the error.
+func soonTimedOut(path string) error {
+	return exclusive(path, fasteners.WithTimeout(time.Millisecond)).acquire(background)
+}
+
 func TestHoldersInPython(t *testing.T) {
 	t.Parallel()
 	py := findPython(t)
@@ -80,7 +85,7 @@ func TestHoldersInPython(t *testing.T) {
 		p := py.startHolder(t, path, variant)
 		for _, holders := range [][]fasteners.Holder{
 			holdersOf(t, path),
-			checkHeldError(t, exclusive(path, fasteners.WithTimeout(time.Millisecond)).acquire(background), path, context.DeadlineExceeded),
+			checkHeldError(t, soonTimedOut(path), path, context.DeadlineExceeded),
 		} {
 			if len(holders) != 1 || holders[0].PID != p.cmd.Process.Pid || holders[0].Shared != (variant == "read") ||
 				!strings.HasPrefix(holders[0].Command, "python") || !holders[0].Since.IsZero() {
@@ -90,8 +95,8 @@ func TestHoldersInPython(t *testing.T) {
 	}
 }
 
-// Another program can use locks of open file descriptions, of which the kernel does not tell the PID. It is
-// found by its descriptors, and so is another one with the same lock.
+// Another program can use locks of open file descriptions, of which the kernel does not tell the
+// PID. It is found by its descriptors, and so is another one with the same lock.
 func TestHoldersByDescriptor(t *testing.T) {
 	path := lockPath(t)
 	must(t, os.WriteFile(path, nil, 0o666))
@@ -132,7 +137,8 @@ func TestHoldersWithOwnReader(t *testing.T) {
 	acquired := reader(path).goAcquire(t, cancelable(t))
 	for range 100 {
 		holders := holdersOf(t, path)
-		if len(holders) != 2 || holders[0].PID != p.cmd.Process.Pid || holders[1].PID != os.Getpid() || !holders[1].Waiting {
+		if len(holders) != 2 || holders[0].PID != p.cmd.Process.Pid ||
+			holders[1].PID != os.Getpid() || !holders[1].Waiting {
 			t.Fatalf("holders are %v, want process %d, and this one, which waits", holders, p.cmd.Process.Pid)
 		}
 	}
@@ -140,7 +146,8 @@ func TestHoldersWithOwnReader(t *testing.T) {
 	must(t, <-acquired)
 }
 
-// A process of another PID namespace has another PID there, which an innocent process of this one may have.
+// A process of another PID namespace has another PID there, which an innocent process of this one
+// may have.
 func TestHoldersInAnotherPIDNamespace(t *testing.T) {
 	asRoot(t)
 	if out, err := exec.Command("unshare", "--pid", "--fork", "--mount-proc", "true").CombinedOutput(); err != nil {
@@ -148,7 +155,8 @@ func TestHoldersInAnotherPIDNamespace(t *testing.T) {
 	}
 	unshared := func(h *helper, args ...string) *process {
 		cmd := helperCommand(h, args...)
-		cmd.Args = append([]string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc", cmd.Path}, cmd.Args[1:]...)
+		unshare := []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc", cmd.Path}
+		cmd.Args = append(unshare, cmd.Args[1:]...)
 		cmd.Path, _ = exec.LookPath("unshare")
 		return start(t, cmd)
 	}
@@ -156,7 +164,7 @@ func TestHoldersInAnotherPIDNamespace(t *testing.T) {
 		path := lockPath(t)
 		p := unshared(holdHelper, path, "write", "background")
 		p.expect("waiting", "held")
-		holders := checkHeldError(t, exclusive(path, fasteners.WithTimeout(time.Millisecond)).acquire(background), path, context.DeadlineExceeded)
+		holders := checkHeldError(t, soonTimedOut(path), path, context.DeadlineExceeded)
 		// The kernel translates the PID of a process that owns its locks.
 		if len(holders) != 1 || holders[0].Since.IsZero() || !posix.ForceProcessOwned.Load() && holders[0].PID != 0 {
 			t.Errorf("in the error, holders are %+v", holders)

@@ -33,11 +33,14 @@ func holdersOf(t testing.TB, path string) []fasteners.Holder {
 // commandOf returns the command that the system should tell of a helper.
 func commandOf(p *process) string { return filepath.Base(p.cmd.Path) }
 
-// checkHolder checks what is known about a helper that holds the lock, or waits for it, since start.
+// checkHolder checks what is known about a helper that holds the lock, or waits for it, since
+// start.
 func checkHolder(t testing.TB, h fasteners.Holder, p *process, shared, waiting bool, start time.Time) {
 	t.Helper()
-	if h.PID != p.cmd.Process.Pid || h.Command != commandOf(p) || h.Shared != shared || h.Waiting != waiting || h.Opened || h.Caller {
-		t.Errorf("holder is %+v, want process %d (%s), shared: %v, waiting: %v", h, p.cmd.Process.Pid, commandOf(p), shared, waiting)
+	if h.PID != p.cmd.Process.Pid || h.Command != commandOf(p) || h.Shared != shared ||
+		h.Waiting != waiting || h.Opened || h.Caller {
+		t.Errorf("holder is %+v, want process %d (%s), shared: %v, waiting: %v",
+			h, p.cmd.Process.Pid, commandOf(p), shared, waiting)
 	}
 	// The kernel tells whole seconds.
 	if h.Since.Before(start.Truncate(time.Second)) || h.Since.After(time.Now()) {
@@ -86,7 +89,8 @@ func TestHoldersInThisProcess(t *testing.T) {
 					t.Fatalf("holders are %v, want one, and one that waits", holders)
 				}
 				for i, h := range holders {
-					if h.PID != os.Getpid() || h.Shared != (i == 0 && v.shared) || h.Waiting != (i == 1) || h.Command == "" && knowsHolders ||
+					if h.PID != os.Getpid() || h.Shared != (i == 0 && v.shared) || h.Waiting != (i == 1) ||
+						h.Command == "" && knowsHolders ||
 						h.Since.Before(start) || h.Since.After(time.Now()) {
 						t.Errorf("holder %d is %+v", i, h)
 					}
@@ -105,8 +109,8 @@ func TestHoldersInThisProcess(t *testing.T) {
 	}
 }
 
-// To ask who holds a lock of this process does not drop it, nor does asking while it is acquired and
-// released all the time.
+// To ask who holds a lock of this process does not drop it, nor does asking while it is acquired
+// and released all the time.
 func TestHoldersKeepsTheLock(t *testing.T) {
 	path := lockPath(t)
 	v := exclusive(path)
@@ -169,7 +173,8 @@ func TestHoldersOfBadPath(t *testing.T) {
 	}
 }
 
-// checkHeldError checks that err is from a wait that the deadline has ended, and returns what it tells.
+// checkHeldError checks that err is from a wait that the deadline has ended, and returns what it
+// tells.
 func checkHeldError(t testing.TB, err error, path string, target error) []fasteners.Holder {
 	t.Helper()
 	checkError(t, err, "acquire", path, target)
@@ -199,7 +204,8 @@ func TestHeldError(t *testing.T) {
 					t.Errorf("error %v is no timeout", err)
 				}
 				if !knowsHolders {
-					if len(holders) > 0 || err.Error() != "acquire "+path+": held by an unknown process: context deadline exceeded" {
+					want := "acquire " + path + ": held by an unknown process: context deadline exceeded"
+					if len(holders) > 0 || err.Error() != want {
 						t.Errorf("error is %v, holders are %v", err, holders)
 					}
 					return
@@ -209,16 +215,17 @@ func TestHeldError(t *testing.T) {
 				}
 				checkHolder(t, holders[0], p, theirs == "read", false, start)
 				text := fmt.Sprintf("acquire %s: held by process %d (%s)", path, p.cmd.Process.Pid, commandOf(p))
-				if got := err.Error(); !strings.HasPrefix(got, text) || !strings.HasSuffix(got, ": context deadline exceeded") {
-					t.Errorf("error is %q, want %q", got, text+": context deadline exceeded")
+				const cause = ": context deadline exceeded"
+				if got := err.Error(); !strings.HasPrefix(got, text) || !strings.HasSuffix(got, cause) {
+					t.Errorf("error is %q, want %q", got, text+cause)
 				}
 			})
 		}
 	}
 }
 
-// If a goroutine of this process holds the lock, the error tells that, and whether it is a caller of the
-// function that waits.
+// If a goroutine of this process holds the lock, the error tells that, and whether it is a caller
+// of the function that waits.
 func TestHeldErrorInThisProcess(t *testing.T) {
 	path := lockPath(t)
 	lock := fasteners.NewInterProcessReaderWriterLock(path, fasteners.WithTimeout(time.Millisecond))
@@ -239,7 +246,8 @@ func TestHeldErrorInThisProcess(t *testing.T) {
 				fasteners.WithLock(waitCtx, other, nothing),
 			} {
 				holders := checkHeldError(t, err, path, context.DeadlineExceeded)
-				if len(holders) != 1 || holders[0].PID != os.Getpid() || holders[0].Caller != caller || !holders[0].Shared {
+				if len(holders) != 1 || holders[0].PID != os.Getpid() || holders[0].Caller != caller ||
+					!holders[0].Shared {
 					t.Errorf("holders are %+v", holders)
 				}
 				if text := err.Error(); !strings.Contains(text, want) {
@@ -269,7 +277,8 @@ func TestHeldErrorInThisProcess(t *testing.T) {
 // errCause is the cause of the end of a context.
 var errCause = errors.New("the program ends")
 
-// The cause of the end of the context is in the error, for waits and if the context was done before.
+// The cause of the end of the context is in the error, for waits and if the context was done
+// before.
 func TestHeldErrorHasTheCause(t *testing.T) {
 	path := lockPath(t)
 	ctx, cancel := context.WithCancelCause(background)
@@ -305,7 +314,7 @@ func TestHolderString(t *testing.T) {
 	for want, h := range map[string]fasteners.Holder{
 		"an unknown process":                      {},
 		"process 17":                              {PID: 17},
-		"process 17 (a) for 2m5s":                 {PID: 17, Command: "a", Since: ago(2*time.Minute + 5*time.Second + time.Millisecond)},
+		"process 17 (a) for 2m5s":                 {PID: 17, Command: "a", Since: ago(125*time.Second + time.Millisecond)},
 		"process 17, which waits":                 {PID: 17, Waiting: true, Since: ago(time.Millisecond)},
 		"this process for 3s":                     {PID: os.Getpid(), Command: "a", Since: ago(3 * time.Second)},
 		"an unknown process for 4h0m0s":           {Since: ago(4 * time.Hour)},

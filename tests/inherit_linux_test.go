@@ -16,8 +16,8 @@ import (
 	"github.com/go-fasteners/fasteners/internal/posix"
 )
 
-// inheritedHelper has a descriptor of a lock file as its descriptor 3. It does what its argument says, and
-// exits when its input ends, without a release.
+// inheritedHelper has a descriptor of a lock file as its descriptor 3. It does what its argument
+// says, and exits when its input ends, without a release.
 var inheritedHelper = newHelper("inherited", func(in *bufio.Reader, args []string) error {
 	if args[0] == "acquire" {
 		l := fasteners.NewInterProcessLock("given", fasteners.WithFile(os.NewFile(3, "given")))
@@ -56,7 +56,8 @@ var leaveHelper = newHelper("leave", func(in *bufio.Reader, args []string) error
 	select {}
 })
 
-// A process that has inherited the descriptor holds the lock when the one that has acquired it is killed.
+// A process that has inherited the descriptor holds the lock when the one that has acquired it is
+// killed.
 func TestFileOutlivesProcess(t *testing.T) {
 	skipProcessOwned(t)
 	path := lockPath(t)
@@ -129,7 +130,8 @@ func TestWithFile(t *testing.T) {
 	l := fasteners.NewInterProcessLock("given", fasteners.WithFile(f), fasteners.WithTimeout(time.Millisecond))
 	err = l.Acquire(background)
 	checkError(t, err, "acquire", "given", context.DeadlineExceeded)
-	if held := new(fasteners.HeldError); !errors.As(err, &held) || len(held.Holders) != 1 || held.Holders[0].PID != other.cmd.Process.Pid {
+	held := new(fasteners.HeldError)
+	if !errors.As(err, &held) || len(held.Holders) != 1 || held.Holders[0].PID != other.cmd.Process.Pid {
 		t.Errorf("error is %v, want one that names process %d", err, other.cmd.Process.Pid)
 	}
 	other.release()
@@ -204,7 +206,8 @@ func TestHoldersOfWithFile(t *testing.T) {
 	other.release()
 }
 
-// Where locks belong to the process, no descriptor may be closed on the way to the error: that would drop a lock.
+// Where locks belong to the process, no descriptor may be closed on the way to the error: that
+// would drop a lock.
 func TestInheritedLockOfProcess(t *testing.T) {
 	was := posix.ForceProcessOwned.Swap(true)
 	defer posix.ForceProcessOwned.Store(was)
@@ -222,7 +225,8 @@ func TestInheritedLockOfProcess(t *testing.T) {
 	must(t, l.Release())
 }
 
-// skipProcessOwned skips the test if locks belong to the process: TestInheritedLockOfProcess is for that.
+// skipProcessOwned skips the test if locks belong to the process: TestInheritedLockOfProcess is for
+// that.
 func skipProcessOwned(t *testing.T) {
 	t.Helper()
 	if posix.ForceProcessOwned.Load() {
@@ -230,7 +234,8 @@ func skipProcessOwned(t *testing.T) {
 	}
 }
 
-// A writer that is killed while it waits, through a descriptor that others keep, does not keep readers out.
+// A writer that is killed while it waits, through a descriptor that others keep, does not keep
+// readers out.
 func TestKilledWaiterWithFile(t *testing.T) {
 	skipProcessOwned(t)
 	path := lockPath(t)

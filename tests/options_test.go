@@ -61,8 +61,8 @@ func TestNilOption(t *testing.T) {
 	}
 }
 
-// A relative path is resolved again for the release: after a change of the current directory, it names
-// another file, or none.
+// A relative path is resolved again for the release: after a change of the current directory, it
+// names another file, or none.
 func TestChdirWhileHeld(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, v := range variants("lock") {

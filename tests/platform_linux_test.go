@@ -84,9 +84,9 @@ func TestWaiterIsWoken(t *testing.T) {
 	}
 }
 
-// Another program has a lease on the lock file, as file servers do (fcntl(2)). Opening the file asks
-// for the end of the lease, which may take its holder any time, but acquire waits no longer than its
-// context allows.
+// Another program has a lease on the lock file, as file servers do (fcntl(2)). Opening the file
+// asks for the end of the lease, which may take its holder any time, but acquire waits no longer
+// than its context allows.
 func TestLease(t *testing.T) {
 	path := lockPath(t)
 	must(t, os.WriteFile(path, nil, 0o666))
@@ -126,7 +126,8 @@ func (p *process) stop() {
 	}
 }
 
-// A waiting process that is stopped does not acquire the lock, and does not keep others from doing so.
+// A waiting process that is stopped does not acquire the lock, and does not keep others from doing
+// so.
 func TestStoppedWaiter(t *testing.T) {
 	for _, waitMode := range waitModes {
 		path := lockPath(t)
@@ -250,7 +251,8 @@ func TestHolderTag(t *testing.T) {
 		checkTag(t, path, p, typ)
 		p.release()
 
-		// The tag of a holder that had to wait tells when it acquired the lock, not when it began to wait.
+		// The tag of a holder that had to wait tells when it acquired the lock, not when it began
+		// to wait.
 		v := exclusive(path)
 		v.mustAcquire(t)
 		p = startWaiter(t, path, variant, "cancelable")
@@ -352,8 +354,8 @@ func TestUnusualFiles(t *testing.T) {
 		must(t, os.WriteFile(path, content, 0o777))
 		cmd := exec.Command(path, "3600")
 		for err = cmd.Start(); errors.Is(err, syscall.ETXTBSY); err = cmd.Start() {
-			// A child process of another test has inherited the descriptor that the file was written
-			// through, and has not executed its program yet.
+			// A child process of another test has inherited the descriptor that the file was
+			// written through, and has not executed its program yet.
 			cmd = exec.Command(path, "3600")
 		}
 		must(t, err)

@@ -37,8 +37,8 @@ const (
 // package uses on all systems but Linux.
 const processOwnedVar = "FASTENERS_TEST_PROCESS_OWNED"
 
-// locksAreProcessOwned reports whether fcntl locks belong to the process. If so, processes that wait
-// for another one poll.
+// locksAreProcessOwned reports whether fcntl locks belong to the process. If so, processes that
+// wait for another one poll.
 func locksAreProcessOwned() bool {
 	return runtime.GOOS != "linux" || os.Getenv(processOwnedVar) != ""
 }
@@ -168,7 +168,8 @@ type permissionTest struct {
 }
 
 var permissionsHelper = newHelper("permissions", func(_ *bufio.Reader, args []string) error {
-	// Paths are relative to the current directory, as others may not search the directories above it.
+	// Paths are relative to the current directory, as others may not search the directories above
+	// it.
 	if err := os.Chdir(args[0]); err != nil {
 		return err
 	}
@@ -252,7 +253,8 @@ func withoutPrivileges(f func() error) error {
 	return f()
 }
 
-// If the process can open no more files, acquire fails. One descriptor is enough to wait for a lock.
+// If the process can open no more files, acquire fails. One descriptor is enough to wait for a
+// lock.
 func TestNoDescriptorsLeft(t *testing.T) {
 	path := lockPath(t)
 	must(t, os.WriteFile(path, nil, 0o666))

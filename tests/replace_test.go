@@ -138,8 +138,8 @@ func TestReplacedWhileQueued(t *testing.T) {
 				startHolder(t, path, "exclusive")
 				exclusive(path).goAcquire(t, cancelable(t))
 			}
-			// The second waiter uses another path of the file. Its removal concerns only that waiter,
-			// which is behind the first one in the queue.
+			// The second waiter uses another path of the file. Its removal concerns only that
+			// waiter, which is behind the first one in the queue.
 			first, second := exclusive(path), exclusive(other)
 			done := first.goAcquire(t, cancelable(t))
 			doneByOther := second.goAcquire(t, cancelable(t))

@@ -48,8 +48,8 @@ func TestTimeout(t *testing.T) {
 	unbounded.mustRelease(t)
 }
 
-// A notice tells who holds the lock, again and again as long as the wait goes on, one call at a time, and
-// never once it is over. It cannot delay the lock.
+// A notice tells who holds the lock, again and again as long as the wait goes on, one call at a
+// time, and never once it is over. It cannot delay the lock.
 func TestWaitNotice(t *testing.T) {
 	t.Parallel()
 	path := lockPath(t)

@@ -10,16 +10,16 @@ import (
 	"log"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/go-fasteners/fasteners"
 )
 
-// These stand for what a program has and does.
+// These stand for what a program has and does. The files are beside the test binary: go test
+// removes that folder.
 var (
-	lockFile    = filepath.Join(os.TempDir(), fmt.Sprintf("fasteners-example-%d.lock", os.Getpid()))
-	dataFile    = filepath.Join(os.TempDir(), fmt.Sprintf("fasteners-example-%d.json", os.Getpid()))
+	lockFile    = os.Args[0] + ".lock"
+	dataFile    = os.Args[0] + ".json"
 	ctx         = context.Background()
 	writeReport = func(context.Context) error { fmt.Println("written"); return nil }
 	readReport  = func(context.Context) error { fmt.Println("read"); return nil }

@@ -3,12 +3,8 @@
 package fasteners_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io/fs"
-	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,232 +14,151 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
-func TestAcquireAndRelease(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "some", "directories", "lock")
-	l := fasteners.NewInterProcessLock(path)
-	check := func(when string, exists, acquired bool) {
-		t.Helper()
-		if l.Exists() != exists || l.Acquired() != acquired || l.Path() != path {
-			t.Errorf("%s: Exists %v, Acquired %v, Path %s; want %v, %v, %s",
-				when, l.Exists(), l.Acquired(), l.Path(), exists, acquired, path)
+// An introduction: what the locks do, each in a few lines. The folder tests has the tests that try
+// to break them.
+
+// Two locks on one file exclude each other. Here they are in one process, but they might as well be
+// in two.
+func TestOneHolderAtATime(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data.json.lock")
+	mine, yours := fasteners.NewInterProcessLock(path), fasteners.NewInterProcessLock(path)
+
+	if err := mine.Acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := yours.TryAcquire(); ok || err != nil {
+		t.Fatalf("TryAcquire of a lock that is held: %v, %v", ok, err)
+	}
+	if err := mine.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := yours.TryAcquire(); !ok || err != nil {
+		t.Fatalf("TryAcquire of a free lock: %v, %v", ok, err)
+	}
+	if err := yours.Release(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Acquire waits until the holder releases the lock.
+func TestAcquireWaits(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data.json.lock")
+	mine, yours := fasteners.NewInterProcessLock(path), fasteners.NewInterProcessLock(path)
+
+	if err := mine.Acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	acquired := make(chan error)
+	go func() {
+		err := yours.Acquire(context.Background())
+		if mine.Acquired() {
+			t.Error("two holders")
 		}
+		acquired <- err
+	}()
+	if err := mine.Release(); err != nil {
+		t.Fatal(err)
 	}
-	check("at first", false, false)
-	for range 3 {
-		must(t, l.Acquire(background))
-		check("after Acquire", true, true)
-		must(t, l.Release())
-		check("after Release", true, false)
+	if err := <-acquired; err != nil {
+		t.Fatal(err)
 	}
-	ok, err := l.TryAcquire()
-	if !ok || err != nil {
-		t.Fatalf("TryAcquire: %v, %v", ok, err)
-	}
-	check("after TryAcquire", true, true)
-	ok, err = l.TryAcquire()
-	if ok || err != nil {
-		t.Fatalf("second TryAcquire: %v, %v", ok, err)
-	}
-	check("after the second TryAcquire", true, true)
-	must(t, l.Release())
-	check("after the last Release", true, false)
-}
-
-func TestReleaseNotAcquired(t *testing.T) {
-	path := lockPath(t)
-	for _, v := range variants(path) {
-		checkError(t, v.release(), "release", path, fasteners.ErrNotAcquired)
-		v.mustAcquire(t)
-		for _, other := range variants(path) {
-			checkError(t, other.release(), "release", path, fasteners.ErrNotAcquired)
-			if !v.shared || !other.shared {
-				other.mustTry(t, false)
-			}
-		}
-		v.mustRelease(t)
-		checkError(t, v.release(), "release", path, fasteners.ErrNotAcquired)
-		v.mustTry(t, true)
-	}
-
-	// A handle does not confuse its read lock and its write lock.
-	rw := fasteners.NewInterProcessReaderWriterLock(path)
-	must(t, rw.AcquireReadLock(background))
-	checkError(t, rw.ReleaseWriteLock(), "release", path, fasteners.ErrNotAcquired)
-	writerOf(rw).mustTry(t, false)
-	must(t, rw.ReleaseReadLock())
-	must(t, rw.AcquireWriteLock(background))
-	checkError(t, rw.ReleaseReadLock(), "release", path, fasteners.ErrNotAcquired)
-	readerOf(rw).mustTry(t, false)
-	must(t, rw.ReleaseWriteLock())
-}
-
-func TestReleaseByAnotherGoroutine(t *testing.T) {
-	l := fasteners.NewInterProcessLock(lockPath(t))
-	must(t, l.Acquire(background))
-	done := make(chan error)
-	go func() { done <- l.Release() }()
-	must(t, <-done)
-	exclusiveOf(l).mustTry(t, true)
-}
-
-func TestContentAndModeUnchanged(t *testing.T) {
-	path := lockPath(t)
-	must(t, os.WriteFile(path, []byte("precious"), 0o640))
-	before, err := os.Stat(path)
-	must(t, err)
-	for _, v := range variants(path) {
-		v.mustAcquire(t)
-		v.mustRelease(t)
-	}
-	after, err := os.Stat(path)
-	must(t, err)
-	if after.Mode() != before.Mode() || !after.ModTime().Equal(before.ModTime()) {
-		t.Errorf("mode and time were %v %v, are %v %v", before.Mode(), before.ModTime(), after.Mode(), after.ModTime())
-	}
-	content, err := os.ReadFile(path)
-	must(t, err)
-	if string(content) != "precious" {
-		t.Errorf("content is %q", content)
+	if err := yours.Release(); err != nil {
+		t.Fatal(err)
 	}
 }
 
-func TestBadInput(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "file")
-	must(t, os.WriteFile(file, nil, 0o666))
-	for _, test := range []struct {
-		name   string
-		path   string
-		target error
-		opts   []fasteners.Option
-	}{
-		{"empty path", "", fs.ErrInvalid, nil},
-		{"NUL in path", "a\x00b", fs.ErrInvalid, nil},
-		{"negative delay", file, fs.ErrInvalid, []fasteners.Option{fasteners.WithPollInterval(-1, time.Second)}},
-		{"negative maximum", file, fs.ErrInvalid, []fasteners.Option{fasteners.WithPollInterval(0, -1)}},
-		{"directory", dir, errIsDirectory, nil},
-		{"parent is a file", filepath.Join(file, "lock"), errNotDirectory, nil},
-		{"grandparent is a file", filepath.Join(file, "dir", "lock"), errNotDirectory, nil},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			checkRefused(t, test.path, test.target, test.opts...)
-		})
-	}
-}
+// A context bounds the wait. The error tells who holds the lock.
+func TestWaitEndsWithItsContext(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data.json.lock")
+	mine, yours := fasteners.NewInterProcessLock(path), fasteners.NewInterProcessLock(path)
 
-// checkRefused checks that acquiring a lock on path fails with an error that wraps target.
-func checkRefused(t *testing.T, path string, target error, opts ...fasteners.Option) {
-	t.Helper()
-	for _, v := range variants(path, opts...) {
-		checkError(t, v.acquire(background), "acquire", path, target)
-		ok, err := v.try()
-		if ok {
-			t.Errorf("trying to acquire the %s lock has succeeded", v.name)
-		}
-		checkError(t, err, "acquire", path, target)
-		checkError(t, v.release(), "release", path, fasteners.ErrNotAcquired)
+	if err := mine.Acquire(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-}
-
-func TestNilContext(t *testing.T) {
-	path := lockPath(t)
-	for _, v := range variants(path) {
-		checkError(t, v.acquire(nil), "acquire", path, fs.ErrInvalid) //nolint:staticcheck // it is what is tested
-	}
-	if _, err := os.Stat(path); err == nil {
-		t.Error("a file was created")
-	}
-}
-
-func TestZeroValues(t *testing.T) {
-	checkError(t, new(fasteners.InterProcessLock).Acquire(background), "acquire", "", fs.ErrInvalid)
-	checkError(t, new(fasteners.InterProcessReaderWriterLock).AcquireReadLock(background), "acquire", "", fs.ErrInvalid)
-}
-
-func TestErrorText(t *testing.T) {
-	path := lockPath(t)
-	err := fasteners.NewInterProcessLock(path).Release()
-	if want := "release " + path + ": lock is not acquired"; err.Error() != want {
-		t.Errorf("error is %q, want %q", err, want)
-	}
-	var timeout interface{ Timeout() bool }
-	l := fasteners.NewInterProcessLock(path)
-	must(t, l.Acquire(background))
-	defer l.Release()
-	ctx, cancel := context.WithTimeout(background, time.Millisecond)
+	defer mine.Release()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if err := l.Acquire(ctx); !errors.As(err, &timeout) || !timeout.Timeout() {
-		t.Errorf("error %v is not a timeout", err)
+	err := yours.Acquire(ctx)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("error is %v", err)
+	}
+	if want := "acquire " + path + ": held by this process"; !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("error is %q, want %q …", err, want)
+	}
+	var held *fasteners.HeldError
+	if !errors.As(err, &held) || len(held.Holders) != 1 || held.Holders[0].PID != os.Getpid() {
+		t.Errorf("holders are %v", held)
 	}
 }
 
-func TestPollIntervals(t *testing.T) {
-	for _, test := range []struct{ delay, maxDelay time.Duration }{
-		{0, 0}, {1, 0}, {0, 1}, {time.Millisecond, time.Microsecond}, {time.Hour, time.Second},
-	} {
-		path := lockPath(t)
-		l := fasteners.NewInterProcessLock(path, fasteners.WithPollInterval(test.delay, test.maxDelay))
-		must(t, l.Acquire(background))
-		must(t, l.Release())
-	}
-}
+// Any number of readers hold the lock together, and keep writers out.
+func TestReadersTogether(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data.json.lock")
+	lock := fasteners.NewInterProcessReaderWriterLock(path)
 
-// Users who never want to poll choose a very long interval, which must not overflow.
-func TestLongestPollInterval(t *testing.T) {
-	for _, holder := range []string{"this process", "another process"} {
-		t.Run(holder, func(t *testing.T) {
-			path := lockPath(t)
-			if holder == "this process" {
-				h := exclusive(path)
-				h.mustAcquire(t)
-				defer h.release()
-			} else {
-				startHolder(t, path, "write")
-			}
-			for _, v := range variants(path, fasteners.WithPollInterval(math.MaxInt64, 0)) {
-				ctx, cancel := context.WithTimeout(background, 50*time.Millisecond)
-				if err := v.acquire(ctx); !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("error is %v", err)
-				}
-				cancel()
-			}
-		})
-	}
-}
-
-func TestFileMode(t *testing.T) {
-	if !filesHavePermissions {
-		t.Skip("files have no permission bits here")
-	}
-	for _, perm := range []fs.FileMode{0o600, 0o644, 0o400, 0o200} {
-		path := lockPath(t)
-		l := fasteners.NewInterProcessLock(path, fasteners.WithFileMode(perm|fs.ModeSetuid))
-		must(t, l.Acquire(background))
-		fi, err := os.Stat(path)
-		must(t, err)
-		if fi.Mode() != perm {
-			t.Errorf("mode is %v, want %v", fi.Mode(), perm)
-		}
-		must(t, l.Release())
-	}
-}
-
-func TestLogger(t *testing.T) {
-	var log bytes.Buffer
-	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	path := lockPath(t)
-	v := writer(path, fasteners.WithLogger(logger))
-	v.mustAcquire(t)
-	v.mustRelease(t)
-	v.mustTry(t, true)
-	_ = v.release()
-	for _, want := range []string{"acquire", "release", "try to acquire", "exclusive", "waited=", "acquired=true", path} {
-		if !strings.Contains(log.String(), want) {
-			t.Errorf("log does not contain %q:\n%s", want, &log)
+	for range 3 {
+		if err := lock.AcquireReadLock(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 	}
+	if ok, err := lock.TryAcquireWriteLock(); ok || err != nil {
+		t.Errorf("a writer beside readers: %v, %v", ok, err)
+	}
+	for range 3 {
+		if err := lock.ReleaseReadLock(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ok, err := lock.TryAcquireWriteLock(); !ok || err != nil {
+		t.Fatalf("a writer alone: %v, %v", ok, err)
+	}
+	if err := lock.ReleaseWriteLock(); err != nil {
+		t.Fatal(err)
+	}
+}
 
-	v = writer(path, fasteners.WithLogger(nil))
-	v.mustAcquire(t)
-	v.mustRelease(t)
+// WithLock holds the lock while a function runs, whatever that returns.
+func TestFunctionUnderLock(t *testing.T) {
+	lock := fasteners.NewInterProcessLock(filepath.Join(t.TempDir(), "data.json.lock"))
+
+	failed := errors.New("failed")
+	err := fasteners.WithLock(t.Context(), lock, func(context.Context) error {
+		if !lock.Acquired() {
+			t.Error("the function runs without the lock")
+		}
+		return failed
+	})
+	if !errors.Is(err, failed) {
+		t.Errorf("WithLock returns %v", err)
+	}
+	if lock.Acquired() {
+		t.Error("the lock is still held")
+	}
+}
+
+// If the lock file is removed, others can lock a new one. The holder is told: the context of its
+// function ends, and so does the release with an error.
+func TestReplacedFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data.json.lock")
+	mine, yours := fasteners.NewInterProcessLock(path), fasteners.NewInterProcessLock(path)
+
+	err := fasteners.WithLock(t.Context(), mine, func(ctx context.Context) error {
+		if err := os.Remove(path); err != nil {
+			t.Skipf("the system protects the file of a lock that is held: %v", err)
+		}
+		if ok, err := yours.TryAcquire(); !ok || err != nil {
+			t.Fatalf("TryAcquire: %v, %v", ok, err)
+		}
+		<-ctx.Done()
+		if cause := context.Cause(ctx); !errors.Is(cause, fasteners.ErrLost) {
+			t.Errorf("the context has ended because of %v", cause)
+		}
+		return nil
+	})
+	if !errors.Is(err, fasteners.ErrReplaced) {
+		t.Errorf("WithLock returns %v", err)
+	}
+	if err := yours.Release(); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -15,10 +15,9 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
-// Workers, and the processes of the comparison, are this test binary.
+// Workers are this test binary.
 func TestMain(m *testing.M) {
 	serveIfWorker()
-	serveIfUser()
 	os.Exit(m.Run())
 }
 

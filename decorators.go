@@ -23,7 +23,10 @@ func WithLock(ctx context.Context, l Locker, fn func(context.Context) error) err
 	if c, ok := l.(ContextLocker); ok {
 		return with(ctx, c.Hold, fn)
 	}
-	return with(ctx, plain(l.Acquire, l.Release), fn)
+	if err := l.Acquire(ctx); err != nil {
+		return err
+	}
+	return callAndRelease(ctx, l.Release, fn)
 }
 
 // WithReadLock calls fn while it holds l as a reader. Otherwise it behaves like [WithLock].
@@ -34,7 +37,10 @@ func WithReadLock(ctx context.Context, l ReaderWriterLocker, fn func(context.Con
 	if c, ok := l.(ContextReaderWriterLocker); ok {
 		return with(ctx, c.HoldRead, fn)
 	}
-	return with(ctx, plain(l.AcquireReadLock, l.ReleaseReadLock), fn)
+	if err := l.AcquireReadLock(ctx); err != nil {
+		return err
+	}
+	return callAndRelease(ctx, l.ReleaseReadLock, fn)
 }
 
 // WithWriteLock calls fn while it holds l as a writer. Otherwise it behaves like [WithLock].
@@ -45,7 +51,10 @@ func WithWriteLock(ctx context.Context, l ReaderWriterLocker, fn func(context.Co
 	if c, ok := l.(ContextReaderWriterLocker); ok {
 		return with(ctx, c.HoldWrite, fn)
 	}
-	return with(ctx, plain(l.AcquireWriteLock, l.ReleaseWriteLock), fn)
+	if err := l.AcquireWriteLock(ctx); err != nil {
+		return err
+	}
+	return callAndRelease(ctx, l.ReleaseWriteLock, fn)
 }
 
 // InterProcessLocked returns a function that calls fn while it holds an [InterProcessLock] on path, as
@@ -69,22 +78,23 @@ func InterProcessWriteLocked(path string, fn func(context.Context) error, opts .
 	return func(ctx context.Context) error { return WithWriteLock(ctx, l, fn) }
 }
 
-// A holdFunc acquires a lock as the method of a [ContextLocker] does.
-type holdFunc func(context.Context) (held context.Context, release func() error, err error)
-
-// plain returns the holdFunc of a lock that supplies no contexts.
-func plain(acquire func(context.Context) error, release func() error) holdFunc {
-	return func(ctx context.Context) (context.Context, func() error, error) {
-		return ctx, release, acquire(ctx)
-	}
-}
-
-// with releases the lock in a deferred call, since fn may panic or call runtime.Goexit.
-func with(ctx context.Context, hold holdFunc, fn func(context.Context) error) (err error) {
+// with calls fn while it holds a lock through the method of a [ContextLocker].
+func with(
+	ctx context.Context,
+	hold func(context.Context) (held context.Context, release func() error, err error),
+	fn func(context.Context) error,
+) error {
 	held, release, err := hold(ctx)
 	if err != nil {
 		return err
 	}
+	return callAndRelease(held, release, fn)
+}
+
+// callAndRelease releases the lock in a deferred call, since fn may panic or call runtime.Goexit.
+func callAndRelease(
+	ctx context.Context, release func() error, fn func(context.Context) error,
+) (err error) {
 	defer func() {
 		switch releaseErr := release(); {
 		case err == nil:
@@ -93,5 +103,5 @@ func with(ctx context.Context, hold holdFunc, fn func(context.Context) error) (e
 			err = errors.Join(err, releaseErr)
 		}
 	}()
-	return fn(held)
+	return fn(ctx)
 }

@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// A lazyContext is a context that its parent stands in for until somebody asks whether it is done. Only then
-// it makes the one that can be done earlier, which is expensive: most locks are acquired without a wait, and
-// most functions return before anybody asks.
+// A lazyContext is a context that its parent stands in for until somebody asks whether it is
+// done. Only then it makes the one that can be done earlier, which is expensive: most locks are
+// acquired without a wait, and most functions return before anybody asks.
 type lazyContext struct {
 	context.Context // the parent
 	mu              sync.Mutex
@@ -30,8 +30,8 @@ func (c *lazyContext) get(make func(parent context.Context) context.Context) con
 	return made
 }
 
-// Value returns what package context keeps in the context that was made, for its children and for Cause, and
-// otherwise the values of the parent.
+// Value returns what package context keeps in the context that was made, for its children and
+// for Cause, and otherwise the values of the parent.
 func (c *lazyContext) Value(key any) any {
 	if made := c.made.Load(); made != nil {
 		return (*made).Value(key)

@@ -5,17 +5,18 @@ import (
 	"errors"
 )
 
-// WithLock acquires l, calls fn, and releases l, even if fn panics or calls [runtime.Goexit]. To bound the
-// wait for l, but not fn, use [WithTimeout].
+// WithLock acquires l, calls fn, and releases l, even if fn panics or calls [runtime.Goexit].
+// To bound the wait for l, but not fn, use [WithTimeout].
 //
-// The context of fn is derived from ctx. If l is a [ContextLocker], it is done when fn returns, and with a
-// cause that wraps [ErrLost] as soon as l is found to be lost, which for a lock file can take a second. If
-// fn, or a goroutine that fn has started, waits for the same lock file with this context, the error and the
-// notices ([WithWaitNotice]) of that wait tell that the caller itself holds the lock.
+// The context of fn is derived from ctx. If l is a [ContextLocker], it is done when fn returns,
+// and with a cause that wraps [ErrLost] as soon as l is found to be lost, which for a lock file
+// can take a second. If fn, or a goroutine that fn has started, waits for the same lock file
+// with this context, the error and the notices ([WithWaitNotice]) of that wait tell that the
+// caller itself holds the lock.
 //
-// If l cannot be acquired, WithLock returns that error and does not call fn. Otherwise it returns the error
-// of fn, joined ([errors.Join]) with the error of the release if that fails, too. If l or fn is nil, the
-// error wraps [fs.ErrInvalid].
+// If l cannot be acquired, WithLock returns that error and does not call fn. Otherwise it
+// returns the error of fn, joined ([errors.Join]) with the error of the release if that fails,
+// too. If l or fn is nil, the error wraps [fs.ErrInvalid].
 func WithLock(ctx context.Context, l Locker, fn func(context.Context) error) error {
 	if l == nil || fn == nil {
 		return errNilArgument
@@ -30,7 +31,9 @@ func WithLock(ctx context.Context, l Locker, fn func(context.Context) error) err
 }
 
 // WithReadLock calls fn while it holds l as a reader. Otherwise it behaves like [WithLock].
-func WithReadLock(ctx context.Context, l ReaderWriterLocker, fn func(context.Context) error) error {
+func WithReadLock(
+	ctx context.Context, l ReaderWriterLocker, fn func(context.Context) error,
+) error {
 	if l == nil || fn == nil {
 		return errNilArgument
 	}
@@ -44,7 +47,9 @@ func WithReadLock(ctx context.Context, l ReaderWriterLocker, fn func(context.Con
 }
 
 // WithWriteLock calls fn while it holds l as a writer. Otherwise it behaves like [WithLock].
-func WithWriteLock(ctx context.Context, l ReaderWriterLocker, fn func(context.Context) error) error {
+func WithWriteLock(
+	ctx context.Context, l ReaderWriterLocker, fn func(context.Context) error,
+) error {
 	if l == nil || fn == nil {
 		return errNilArgument
 	}
@@ -57,23 +62,31 @@ func WithWriteLock(ctx context.Context, l ReaderWriterLocker, fn func(context.Co
 	return callAndRelease(ctx, l.ReleaseWriteLock, fn)
 }
 
-// InterProcessLocked returns a function that calls fn while it holds an [InterProcessLock] on path, as
-// [WithLock] does. Any number of goroutines may call it.
-func InterProcessLocked(path string, fn func(context.Context) error, opts ...Option) func(context.Context) error {
+// InterProcessLocked returns a function that calls fn while it holds an [InterProcessLock] on
+// path, as [WithLock] does. Any number of goroutines may call it.
+func InterProcessLocked(
+	path string, fn func(context.Context) error, opts ...Option,
+) func(context.Context) error {
 	l := NewInterProcessLock(path, opts...)
 	return func(ctx context.Context) error { return WithLock(ctx, l, fn) }
 }
 
 // InterProcessReadLocked returns a function that calls fn while it holds an
-// [InterProcessReaderWriterLock] on path as a reader. Otherwise it behaves like [InterProcessLocked].
-func InterProcessReadLocked(path string, fn func(context.Context) error, opts ...Option) func(context.Context) error {
+// [InterProcessReaderWriterLock] on path as a reader. Otherwise it behaves like
+// [InterProcessLocked].
+func InterProcessReadLocked(
+	path string, fn func(context.Context) error, opts ...Option,
+) func(context.Context) error {
 	l := NewInterProcessReaderWriterLock(path, opts...)
 	return func(ctx context.Context) error { return WithReadLock(ctx, l, fn) }
 }
 
 // InterProcessWriteLocked returns a function that calls fn while it holds an
-// [InterProcessReaderWriterLock] on path as a writer. Otherwise it behaves like [InterProcessLocked].
-func InterProcessWriteLocked(path string, fn func(context.Context) error, opts ...Option) func(context.Context) error {
+// [InterProcessReaderWriterLock] on path as a writer. Otherwise it behaves like
+// [InterProcessLocked].
+func InterProcessWriteLocked(
+	path string, fn func(context.Context) error, opts ...Option,
+) func(context.Context) error {
 	l := NewInterProcessReaderWriterLock(path, opts...)
 	return func(ctx context.Context) error { return WithWriteLock(ctx, l, fn) }
 }

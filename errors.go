@@ -11,18 +11,19 @@ import (
 )
 
 var (
-	// ErrNotAcquired is wrapped by the error returned when releasing or downgrading a lock that is not
-	// held, or asking for its File. Nothing has changed then.
+	// ErrNotAcquired is wrapped by the error returned when releasing or downgrading a lock that
+	// is not held, or asking for its File. Nothing has changed then.
 	ErrNotAcquired = errors.New("lock is not acquired")
 
-	// ErrReplaced is wrapped by the error returned when releasing a lock whose path no longer names the
-	// locked file: the file was removed or replaced while the lock was held, or the path is relative and
-	// the current directory has changed ([os.Chdir]). The lock has been released, but another process may
-	// have held a lock on the new file at the same time. It wraps [ErrLost].
+	// ErrReplaced is wrapped by the error returned when releasing a lock whose path no longer
+	// names the locked file: the file was removed or replaced while the lock was held, or the
+	// path is relative and the current directory has changed ([os.Chdir]). The lock has been
+	// released, but another process may have held a lock on the new file at the same time. It
+	// wraps [ErrLost].
 	ErrReplaced error = replacedError{}
 
-	// ErrLost is wrapped by the cause of the end of a hold's context if somebody else may have acquired
-	// the lock meanwhile. [ErrReplaced] wraps it.
+	// ErrLost is wrapped by the cause of the end of a hold's context if somebody else may have
+	// acquired the lock meanwhile. [ErrReplaced] wraps it.
 	ErrLost = errors.New("lock was lost")
 
 	errNilArgument    = fmt.Errorf("fasteners: nil lock or function: %w", fs.ErrInvalid)
@@ -35,12 +36,12 @@ func (replacedError) Error() string { return "lock file was removed or replaced 
 
 func (replacedError) Unwrap() error { return ErrLost }
 
-// A HeldError is wrapped by the error of an acquire whose wait for the lock was ended by its context or by
-// [WithTimeout]: somebody else has held the lock. An error of the function that [WithLock] calls does not
-// wrap one, unless it is from a wait for another lock.
+// A HeldError is wrapped by the error of an acquire whose wait for the lock was ended by its
+// context or by [WithTimeout]: somebody else has held the lock. An error of the function that
+// [WithLock] calls does not wrap one, unless it is from a wait for another lock.
 type HeldError struct {
-	// Holders are those who held the lock, or some of them, as far as they could be found out without
-	// delay. There may be none.
+	// Holders are those who held the lock, or some of them, as far as they could be found out
+	// without delay. There may be none.
 	Holders []Holder
 
 	// Err is the error of the context, and wraps its cause, too: see [context.Cause].

@@ -16,8 +16,8 @@ import (
 // locks has all locks of this process, but those of files that it was given: see WithFile.
 var locks = locktable.New(new(system), idleTimeout)
 
-// A handle is what the two types of lock have in common: a path, options, and access to the locks of this
-// process.
+// A handle is what the two types of lock have in common: a path, options, and access to the
+// locks of this process.
 type handle struct {
 	request locktable.Request
 	options *options
@@ -61,8 +61,8 @@ func (h *handle) validate(ctx context.Context) error {
 	return h.options.invalid
 }
 
-// acquire adds the hold to a list, with its context if it has one. It has a small frame, since it is on the
-// stack of every goroutine that waits.
+// acquire adds the hold to a list, with its context if it has one. It has a small frame, since
+// it is on the stack of every goroutine that waits.
 func (h *handle) acquire(ctx context.Context, mode locktable.Mode, held *holdContext) error {
 	if h.options != nil && h.options.watched() {
 		return h.acquireWatched(ctx, mode, held)
@@ -146,8 +146,8 @@ func (h *handle) hold(ctx context.Context, mode locktable.Mode) (context.Context
 	return c, c.release, nil
 }
 
-// file returns a duplicate of the descriptor of the newest hold. It keeps mu, so that the hold is not
-// released before there is one.
+// file returns a duplicate of the descriptor of the newest hold. It keeps mu, so that the hold
+// is not released before there is one.
 func (h *handle) file() (*os.File, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -159,8 +159,8 @@ func (h *handle) file() (*os.File, error) {
 	return f, h.pathError("duplicate", err)
 }
 
-// holders returns the holders of the lock, and if waiters is true, those that wait for it, for a caller with
-// that context.
+// holders returns the holders of the lock, and if waiters is true, those that wait for it, for
+// a caller with that context.
 func (h *handle) holders(ctx context.Context, waiters bool) ([]Holder, error) {
 	err := h.validate(ctx)
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 	"github.com/go-fasteners/fasteners/internal/locktable"
 )
 
-// A hold is one hold that was acquired through a handle. Those without a context, in one mode and on
-// the same file, are equal, and it makes no difference which of them ends. There can be several
-// exclusive ones, on different files, if the lock file was replaced meanwhile.
+// A hold is one hold that was acquired through a handle. Those without a context, in one mode
+// and on the same file, are equal, and it makes no difference which of them ends. There can be
+// several exclusive ones, on different files, if the lock file was replaced meanwhile.
 type hold struct {
 	locktable.Hold
 	mode locktable.Mode
@@ -53,10 +53,10 @@ func (h *handle) takeThis(ctx *holdContext) (locktable.Hold, error) {
 	return taken.Hold, err
 }
 
-// findLocked returns the index of the hold in that mode that ends next if it is not known which of the
-// holders releases the lock, or -1. It is the newest, but none with a context unless all have one: these
-// release their own. Before it goes one on a file that the path no longer names: as many holds remain on
-// the new file as there may be holders that rely on them.
+// findLocked returns the index of the hold in that mode that ends next if it is not known which
+// of the holders releases the lock, or -1. It is the newest, but none with a context unless all
+// have one: these release their own. Before it goes one on a file that the path no longer
+// names: as many holds remain on the new file as there may be holders that rely on them.
 func (h *handle) findLocked(mode locktable.Mode) int {
 	candidate := func(o hold) bool { return o.mode == mode && o.ctx == nil }
 	if !slices.ContainsFunc(h.holds, candidate) {
@@ -84,8 +84,8 @@ func (h *handle) removeLocked(i int) (hold, error) {
 	return removed, nil
 }
 
-// A holdContext is the context of one hold of a file lock. As soon as somebody asks whether it is done, it
-// watches the path.
+// A holdContext is the context of one hold of a file lock. As soon as somebody asks whether it
+// is done, it watches the path.
 type holdContext struct {
 	lazyContext // of the one that the lock was acquired with
 	handle      *handle
@@ -118,8 +118,8 @@ func (c *holdContext) Value(key any) any {
 	return c.lazyContext.Value(key)
 }
 
-// isHeldByCaller reports whether the lock on the file id is held by a function that has called, directly or not,
-// the one that has ctx.
+// isHeldByCaller reports whether the lock on the file id is held by a function that has called,
+// directly or not, the one that has ctx.
 func isHeldByCaller(ctx context.Context, id locktable.ID) bool {
 	for {
 		c, ok := ctx.Value(holdKey{}).(*holdContext)
@@ -162,8 +162,8 @@ func (c *holdContext) look() {
 
 func (c *holdContext) release() error { return c.handle.release(c.handle.takeThis(c)) }
 
-// end ends the context. It is called once, before the lock is released: at no time somebody else has the lock
-// and the context is not done.
+// end ends the context. It is called once, before the lock is released: at no time somebody
+// else has the lock and the context is not done.
 func (c *holdContext) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -12,21 +12,22 @@ import (
 	"github.com/go-fasteners/fasteners/internal/process"
 )
 
-// A Holder is a process that holds a lock or waits for it; of this process, a goroutine that waits. All
-// that it says is a hint, and may be out of date when it is returned.
+// A Holder is a process that holds a lock or waits for it; of this process, a goroutine that
+// waits. All that it says is a hint, and may be out of date when it is returned.
 type Holder struct {
 	PID     int       // process ID; 0 if unknown, as of another machine or PID namespace
 	Command string    // name of the program that the process runs; "" if unknown
 	Shared  bool      // holds a read lock, or waits for one
 	Waiting bool      // does not hold the lock, but waits for it
-	Since   time.Time // start of the hold or of the wait, in whole seconds for other processes; zero if unknown
+	Since   time.Time // start of the hold or wait, for others in whole seconds; zero if unknown
 
-	// Opened means that the process is only known to have the lock file open. It may hold the lock or wait
-	// for it. This is all that Windows tells.
+	// Opened means that the process is only known to have the lock file open. It may hold the
+	// lock or wait for it. This is all that Windows tells.
 	Opened bool
 
-	// Caller means that the lock is held by a function that [WithLock] or one of its siblings has called,
-	// and that waits for it now: it would wait forever, since locks are not reentrant.
+	// Caller means that the lock is held by a function that [WithLock] or one of its siblings
+	// has called, and that waits for it now: it would wait forever, since locks are not
+	// reentrant.
 	Caller bool
 }
 
@@ -77,10 +78,16 @@ func describe(holders []Holder) string {
 func holdersFor(ctx context.Context, id locktable.ID, found []locktable.Holder) []Holder {
 	var holders []Holder
 	for _, f := range found {
-		h := Holder{PID: f.PID, Shared: f.Mode == locktable.Shared, Waiting: f.Waiting, Since: f.Since, Opened: f.Opened}
+		h := Holder{
+			PID:     f.PID,
+			Shared:  f.Mode == locktable.Shared,
+			Waiting: f.Waiting,
+			Since:   f.Since,
+			Opened:  f.Opened,
+		}
 		own := h.PID == os.Getpid()
-		// A process that is not there any more has left the lock to a child, which has inherited the
-		// descriptor.
+		// A process that is not there any more has left the lock to a child, which has
+		// inherited the descriptor.
 		if !own && h.PID != 0 && !process.Exists(h.PID) {
 			h.PID = 0
 		}
@@ -93,7 +100,8 @@ func holdersFor(ctx context.Context, id locktable.ID, found []locktable.Holder) 
 	return holders
 }
 
-// commands remembers the last command for a moment: thousands of goroutines can give up at the same time.
+// commands remembers the last command for a moment: thousands of goroutines can give up at the
+// same time.
 var commands commandCache
 
 type commandCache struct {

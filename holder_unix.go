@@ -22,8 +22,8 @@ func (f *file) Holder() (locktable.Holder, bool) {
 	return holder(*l, f.IsLocal()), true
 }
 
-// oneLock returns a lock of another owner on the first byte, which every holder locks, or nil if there is
-// none.
+// oneLock returns a lock of another owner on the first byte, which every holder locks, or nil
+// if there is none.
 func (f *file) oneLock() (*posix.Lock, error) {
 	lk, err := f.Conflict(unix.F_WRLCK, posix.Range{Start: 0, Len: 1})
 	if err != nil || lk.Type == unix.F_UNLCK {
@@ -32,7 +32,8 @@ func (f *file) oneLock() (*posix.Lock, error) {
 	return &posix.Lock{Range: posix.Range{Start: lk.Start, Len: lk.Len}, Type: lk.Type, PID: int(lk.Pid)}, nil
 }
 
-// Holders asks for one lock on the file, and looks for that and all others in the list of the system.
+// Holders asks for one lock on the file, and looks for that and all others in the list of the
+// system.
 func (*system) Holders(id locktable.ID, f locktable.File) ([]locktable.Holder, error) {
 	var one *posix.Lock
 	local := false
@@ -67,17 +68,17 @@ func (*system) Holders(id locktable.ID, f locktable.File) ([]locktable.Holder, e
 			return h.PID != 0 && h.PID == other.PID && h.Waiting == other.Waiting
 		}
 		if h.PID != os.Getpid() && !slices.ContainsFunc(holders, isSame) {
-			// The list can have a lock twice: for each page the kernel goes on at the same index, even if
-			// another lock has been added in front.
+			// The list can have a lock twice: for each page the kernel goes on at the same
+			// index, even if another lock has been added in front.
 			holders = append(holders, h)
 		}
 	}
 	return holders, nil
 }
 
-// holder returns what is known about the owner of a lock. Only on a local file system the owner is a process
-// of this machine. The kernel tells its ID in our PID namespace, but not if the lock belongs to an open file
-// description; then the tag does.
+// holder returns what is known about the owner of a lock. Only on a local file system the owner
+// is a process of this machine. The kernel tells its ID in our PID namespace, but not if the
+// lock belongs to an open file description; then the tag does.
 func holder(l posix.Lock, local bool) locktable.Holder {
 	h := locktable.Holder{Mode: locktable.Exclusive, Waiting: l.Blocked}
 	if l.Type == unix.F_RDLCK {

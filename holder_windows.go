@@ -12,8 +12,9 @@ import (
 // Holder returns none: the system tells only which processes have the file open.
 func (f *file) Holder() (locktable.Holder, bool) { return locktable.Holder{}, false }
 
-// Holders returns the other processes that have the file open, or none if the system does not tell that
-// (Wine 8 does not). To find out by locking the file could make a try of another process fail.
+// Holders returns the other processes that have the file open, or none if the system does not
+// tell that (Wine 8 does not). To find out by locking the file could make a try of another
+// process fail.
 func (*system) Holders(id locktable.ID, opened locktable.File) ([]locktable.Holder, error) {
 	f, ok := opened.(*file)
 	if !ok {

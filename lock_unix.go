@@ -18,22 +18,24 @@ import (
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
-// idleTimeout is how long the descriptor of a free lock stays open. Opening and closing a file costs more
-// than locking it; but a process that uses many lock files in turn would have more of them open at once
-// with a longer timeout.
+// idleTimeout is how long the descriptor of a free lock stays open. Opening and closing a file
+// costs more than locking it; but a process that uses many lock files in turn would have more
+// of them open at once with a longer timeout.
 const idleTimeout = time.Millisecond
 
-// A file is an open lock file. docs/protocol.md describes what is locked: every holder locks main, a range
-// that begins at 0 and whose length tells who the holder is. Readers are in rwlock_unix.go.
+// A file is an open lock file. docs/protocol.md describes what is locked: every holder locks
+// main, a range that begins at 0 and whose length tells who the holder is. Readers are in
+// rwlock_unix.go.
 type file struct {
 	posix.Descriptor
 	modes locktable.Mode // that it permits
 
-	// plain is true on file systems where locks of one descriptor exclude each other. There main is the
-	// whole file, for readers and writers, and nobody locks pending.
+	// plain is true on file systems where locks of one descriptor exclude each other. There
+	// main is the whole file, for readers and writers, and nobody locks pending.
 	plain bool
 
-	// given is true if the descriptor was opened by somebody else, who may keep the lock: see WithFile.
+	// given is true if the descriptor was opened by somebody else, who may keep the lock: see
+	// WithFile.
 	given bool
 
 	length  int64 // of main when it was last locked
@@ -80,9 +82,9 @@ func (f *file) Wait(ctx context.Context, mode locktable.Mode) error {
 	return lockfile.RetryIfStale(err)
 }
 
-// extendMain is called by a writer that has waited: its tag tells when the wait began. The time is in the
-// high bits of a tag, so main only gets longer. The holder's name is no more than a hint, so a failure
-// does no harm.
+// extendMain is called by a writer that has waited: its tag tells when the wait began. The time
+// is in the high bits of a tag, so main only gets longer. The holder's name is no more than a
+// hint, so a failure does no harm.
 func (f *file) extendMain() {
 	waited := f.length
 	if main := f.chooseMain(); main.Len > waited {
@@ -122,8 +124,8 @@ func (f *file) Close() error {
 	return err
 }
 
-// openGiven returns another descriptor of the open file description of shared. It does not open or close any if
-// locks belong to the process: that would drop those of other goroutines.
+// openGiven returns another descriptor of the open file description of shared. It does not open
+// or close any if locks belong to the process: that would drop those of other goroutines.
 func openGiven(shared *os.File, mode locktable.Mode) (locktable.File, locktable.ID, error) {
 	conn, err := shared.SyscallConn()
 	if err != nil {
@@ -150,8 +152,8 @@ func openGiven(shared *os.File, mode locktable.Mode) (locktable.File, locktable.
 	return own, f.ID, nil
 }
 
-// duplicate duplicates a descriptor through which a lock does not belong to the process. It also returns the
-// modes that the descriptor permits.
+// duplicate duplicates a descriptor through which a lock does not belong to the process. It
+// also returns the modes that the descriptor permits.
 func duplicate(fd uintptr) (int, locktable.Mode, error) {
 	d := posix.New(int(fd), 0)
 	_, err := d.Conflict(unix.F_WRLCK, posix.Whole)
@@ -181,8 +183,8 @@ func (*system) Watch(locktable.ID, locktable.Mode) (released <-chan struct{}, st
 	return nil, func(bool) {}
 }
 
-// Sleep blocks a thread for that time. On Linux the runtime waits for timers in whole milliseconds (see
-// BenchmarkSleep). A signal may end it early.
+// Sleep blocks a thread for that time. On Linux the runtime waits for timers in whole
+// milliseconds (see BenchmarkSleep). A signal may end it early.
 func (*system) Sleep(d time.Duration) {
 	timeout := unix.NsecToTimeval(d.Nanoseconds())
 	_, _ = unix.Select(0, nil, nil, nil, &timeout)

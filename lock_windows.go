@@ -18,9 +18,10 @@ import (
 // nobody holds.
 const idleTimeout = 0
 
-// A file is an open lock file. docs/protocol.md describes what is locked: every holder locks the main byte,
-// as Python's fasteners does. The file need not have that byte, and must not get it from us: the exclusive
-// lock of fasteners is on the byte behind the last one. Pending is in rwlock_windows.go.
+// A file is an open lock file. docs/protocol.md describes what is locked: every holder locks
+// the main byte, as Python's fasteners does. The file need not have that byte, and must not get
+// it from us: the exclusive lock of fasteners is on the byte behind the last one. Pending is in
+// rwlock_windows.go.
 type file struct {
 	handle windows.Handle
 	modes  locktable.Mode // that it permits
@@ -56,8 +57,8 @@ func (f *file) TryLock(mode locktable.Mode) (bool, error) {
 
 func (f *file) CanWait() bool { return false }
 
-// Wait is not supported. LockFileEx can be canceled only on an overlapped handle, and may have locked the
-// file by then; Wine 8 never completes it there (seen 2026-11-23).
+// Wait is not supported. LockFileEx can be canceled only on an overlapped handle, and may have
+// locked the file by then; Wine 8 never completes it there (seen 2026-11-23).
 func (f *file) Wait(context.Context, locktable.Mode) error { return errors.ErrUnsupported }
 
 func (f *file) Unlock() error {
@@ -81,8 +82,8 @@ func (*file) Duplicate() (*os.File, error) { return nil, errOwnedByProcess }
 
 func (f *file) Close() error { return windows.CloseHandle(f.handle) }
 
-// tryLockByte locks the byte at offset if no other handle prevents it. A handle can have several locks on
-// one byte if the later ones are shared, and has to unlock each of them.
+// tryLockByte locks the byte at offset if no other handle prevents it. A handle can have
+// several locks on one byte if the later ones are shared, and has to unlock each of them.
 func (f *file) tryLockByte(offset uint64, mode locktable.Mode) (bool, error) {
 	err := windows.LockFileEx(f.handle, lockFlags(mode)|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, at(offset))
 	if err == windows.ERROR_LOCK_VIOLATION {
@@ -106,9 +107,9 @@ func lockFlags(mode locktable.Mode) uint32 {
 	return windows.LOCKFILE_EXCLUSIVE_LOCK
 }
 
-// Watch passes a wake-up on if the caller stops without having locked the file: that wake-up was meant for
-// one of all those that wait in its mode. A reader passes it on in any case, since readers can hold the lock
-// together.
+// Watch passes a wake-up on if the caller stops without having locked the file: that wake-up
+// was meant for one of all those that wait in its mode. A reader passes it on in any case,
+// since readers can hold the lock together.
 func (*system) Watch(id locktable.ID, mode locktable.Mode) (released <-chan struct{}, stop func(locked bool)) {
 	name := eventName(id, mode)
 	w := event.New(name)
@@ -121,12 +122,12 @@ func (*system) Watch(id locktable.ID, mode locktable.Mode) (released <-chan stru
 
 func (*system) Sleep(d time.Duration) { time.Sleep(d) }
 
-// eventName returns the name of the event that wakes one of the processes that wait for the file in mode.
-// Readers have their own event: otherwise a writer that cannot lock the file yet could take the wake-up that
-// one reader passes on to the next.
+// eventName returns the name of the event that wakes one of the processes that wait for the
+// file in mode. Readers have their own event: otherwise a writer that cannot lock the file yet
+// could take the wake-up that one reader passes on to the next.
 //
-// The name belongs to the session ("Local"), so that users of other sessions cannot claim it. Processes of
-// other sessions have to poll.
+// The name belongs to the session ("Local"), so that users of other sessions cannot claim it.
+// Processes of other sessions have to poll.
 func eventName(id locktable.ID, mode locktable.Mode) string {
 	return fmt.Sprintf(`Local\fasteners-%x-%x-%v`, id.Volume, id.File, mode)
 }

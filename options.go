@@ -11,7 +11,8 @@ import (
 	"github.com/go-fasteners/fasteners/internal/locktable"
 )
 
-// An Option changes how a lock behaves. Both types of lock take the same options. A nil Option is ignored.
+// An Option changes how a lock behaves. Both types of lock take the same options. A nil Option
+// is ignored.
 type Option interface{ apply(*options) }
 
 type option func(*options)
@@ -31,8 +32,8 @@ type options struct {
 // watched reports whether a wait needs more than its context.
 func (o *options) watched() bool { return o.timeout > 0 || o.notice != nil || o.logger != nil }
 
-// defaults are shared by all handles that are made without options: where many goroutines wait, each byte
-// of a handle counts.
+// defaults are shared by all handles that are made without options: where many goroutines wait,
+// each byte of a handle counts.
 var defaults = options{
 	Options: locktable.Options{
 		Delay:    10 * time.Millisecond,
@@ -52,12 +53,12 @@ func invalid(why string) Option {
 // longer by delay, up to maxDelay. Each is shortened at random by up to half. Zero stands for the
 // default, which is 10 ms for delay and 100 ms for maxDelay.
 //
-// On Linux, waiters do not poll on file systems that are known to be local (ext4, XFS, Btrfs, tmpfs,
-// overlay and others, as /proc tells), unless the program waits for more than 256 lock files at once or
-// ignores SIGURG. A program must not begin to ignore SIGURG while it waits: the wait would outlast its
-// context. Waiters poll on network file systems, and on other systems than Linux. On Windows polling is a
-// fallback, for holders that do not use this package, belong to another session, or exit without
-// releasing the lock.
+// On Linux, waiters do not poll on file systems that are known to be local (ext4, XFS, Btrfs,
+// tmpfs, overlay and others, as /proc tells), unless the program waits for more than 256 lock
+// files at once or ignores SIGURG. A program must not begin to ignore SIGURG while it waits:
+// the wait would outlast its context. Waiters poll on network file systems, and on other
+// systems than Linux. On Windows polling is a fallback, for holders that do not use this
+// package, belong to another session, or exit without releasing the lock.
 //
 // A maxDelay below delay counts as delay, and more than a day as a day. If one of them is negative,
 // acquiring the lock fails with [fs.ErrInvalid].
@@ -73,24 +74,25 @@ func WithPollInterval(delay, maxDelay time.Duration) Option {
 	})
 }
 
-// WithFileMode sets the permissions of a lock file that has to be created, before umask. The default is
+// WithFileMode sets the permissions of a lock file that has to be created, before umask. The
+// default is
 // 0666. The permissions of an existing file are never changed.
 func WithFileMode(perm fs.FileMode) Option {
 	return option(func(o *options) { o.Perm = perm.Perm() })
 }
 
-// WithReaderPreference lets new readers of other processes overtake a writer that acquires this lock and
-// waits for earlier readers, as Python's fasteners does. The writer may starve. Without this option, a
-// writer that waits for readers keeps new ones waiting. It makes no difference to readers, nor within a
-// process.
+// WithReaderPreference lets new readers of other processes overtake a writer that acquires this
+// lock and waits for earlier readers, as Python's fasteners does. The writer may starve.
+// Without this option, a writer that waits for readers keeps new ones waiting. It makes no
+// difference to readers, nor within a process.
 func WithReaderPreference() Option {
 	return option(func(o *options) { o.ReaderPreference = true })
 }
 
-// WithTimeout bounds each wait for the lock: an acquire that has waited for d fails with an error that wraps
-// [context.DeadlineExceeded] and a [HeldError]. Unlike a deadline of the context, it does not bound the
-// function that [WithLock] calls. Zero is no timeout. If d is negative, acquiring the lock fails with
-// [fs.ErrInvalid].
+// WithTimeout bounds each wait for the lock: an acquire that has waited for d fails with an
+// error that wraps [context.DeadlineExceeded] and a [HeldError]. Unlike a deadline of the
+// context, it does not bound the function that [WithLock] calls. Zero is no timeout. If d is
+// negative, acquiring the lock fails with [fs.ErrInvalid].
 func WithTimeout(d time.Duration) Option {
 	if d < 0 {
 		return invalid("negative timeout")
@@ -98,13 +100,15 @@ func WithTimeout(d time.Duration) Option {
 	return option(func(o *options) { o.timeout = d })
 }
 
-// WithWaitNotice makes each wait for the lock that takes longer than after call notice, with those who hold
-// the lock as far as they are known, and again at growing distances as long as the wait goes on. The
-// distances double, from after, or a second if that is longer, up to a minute, or after if that is longer.
+// WithWaitNotice makes each wait for the lock that takes longer than after call notice, with
+// those who hold the lock as far as they are known, and again at growing distances as long as
+// the wait goes on. The distances double, from after, or a second if that is longer, up to a
+// minute, or after if that is longer.
 //
-// It calls notice in a goroutine of its own, at most one call at a time for each wait. What notice does
-// cannot delay the lock: Acquire does not wait for a call that has begun, and begins none once the wait is
-// over. A nil notice is ignored. If after is negative, acquiring the lock fails with [fs.ErrInvalid].
+// It calls notice in a goroutine of its own, at most one call at a time for each wait. What
+// notice does cannot delay the lock: Acquire does not wait for a call that has begun, and
+// begins none once the wait is over. A nil notice is ignored. If after is negative, acquiring
+// the lock fails with [fs.ErrInvalid].
 func WithWaitNotice(after time.Duration, notice func([]Holder)) Option {
 	if after < 0 {
 		return invalid("negative time before a notice")
@@ -114,29 +118,30 @@ func WithWaitNotice(after time.Duration, notice func([]Holder)) Option {
 	})
 }
 
-// WithLogger makes the lock log every acquire, try, release and downgrade at [slog.LevelDebug], with its
-// outcome, also if it fails. At [slog.LevelInfo] it logs waits that take longer than a second, with the
-// holders of the lock, and again at growing distances; or at the times of [WithWaitNotice] if there is a
-// notice. A nil logger, which is the default, logs nothing.
+// WithLogger makes the lock log every acquire, try, release and downgrade at [slog.LevelDebug],
+// with its outcome, also if it fails. At [slog.LevelInfo] it logs waits that take longer than a
+// second, with the holders of the lock, and again at growing distances; or at the times of
+// [WithWaitNotice] if there is a notice. A nil logger, which is the default, logs nothing.
 func WithLogger(logger *slog.Logger) Option {
 	return option(func(o *options) { o.logger = logger })
 }
 
-// WithFile makes the lock belong to the open file description of f (open(2)) instead of one that is
-// opened by path. Processes that have inherited f hold the lock together. It is for a process that is
-// given an open file to lock, as by a shell:
+// WithFile makes the lock belong to the open file description of f (open(2)) instead of one
+// that is opened by path. Processes that have inherited f hold the lock together. It is for a
+// process that is given an open file to lock, as by a shell:
 //
 //	exec 9>report.lock
 //	fasteners run --fd 9 # the shell holds the lock until it closes descriptor 9 or exits
 //
-// The lock is released when one of the processes calls Release, or when the last of them has closed the
-// file or exited. The path of the lock is used only in errors, and no error is [ErrReplaced]. A file must
-// be open for reading to be locked by a reader, and for writing to be locked otherwise, or the error
-// wraps [fs.ErrPermission]. It must stay open as long as the lock is used.
+// The lock is released when one of the processes calls Release, or when the last of them has
+// closed the file or exited. The path of the lock is used only in errors, and no error is
+// [ErrReplaced]. A file must be open for reading to be locked by a reader, and for writing to
+// be locked otherwise, or the error wraps [fs.ErrPermission]. It must stay open as long as the
+// lock is used.
 //
 // A writer that waits for readers does not keep new readers from acquiring the lock: see
-// [WithReaderPreference]. Locks that are made with one Option exclude each other. Those of two Options with the
-// same open file description do not, as they have the same owner.
+// [WithReaderPreference]. Locks that are made with one Option exclude each other. Those of two
+// Options with the same open file description do not, as they have the same owner.
 //
 // Only Linux has such locks, on most file systems. Elsewhere acquiring the lock fails with
 // [errors.ErrUnsupported]. A nil f is ignored.

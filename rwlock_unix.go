@@ -12,11 +12,11 @@ import (
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
-// A writer that waits for readers locks pending, as in SQLite's file format. A reader locks the whole file
-// first, which fails while pending is locked, and then unlocks all but main.
+// A writer that waits for readers locks pending, as in SQLite's file format. A reader locks the
+// whole file first, which fails while pending is locked, and then unlocks all but main.
 //
-// Python's fasteners, and other programs that lock the whole file, lock both ranges. A writer of this
-// package has no preference over their readers.
+// Python's fasteners, and other programs that lock the whole file, lock both ranges. A writer
+// of this package has no preference over their readers.
 var pendingRange = posix.Range{Start: mainBase + int64(tag.Max) - 1, Len: 0} // the last two bytes
 
 func (f *file) tryLockShared() (bool, error) {
@@ -44,8 +44,9 @@ func (f *file) unlockAllButMain() error {
 	return f.Descriptor.Unlock(posix.Range{Start: main.Len, Len: 0})
 }
 
-// LockPending does nothing through a descriptor that was given: if this process is killed, the kernel does not
-// unlock pending as long as others have the descriptor, and no reader could acquire the lock.
+// LockPending does nothing through a descriptor that was given: if this process is killed, the
+// kernel does not unlock pending as long as others have the descriptor, and no reader could
+// acquire the lock.
 func (f *file) LockPending() error {
 	if f.pending || f.plain || f.given {
 		return nil
@@ -63,8 +64,8 @@ func (f *file) Pending() (bool, error) {
 	return writer.Type == unix.F_WRLCK, lockfile.RetryIfStale(err)
 }
 
-// Downgrade unlocks pending first: if that fails, nothing has changed. Converting main is a single step
-// (POSIX, fcntl: F_SETLK "shall ... replace" the lock).
+// Downgrade unlocks pending first: if that fails, nothing has changed. Converting main is a
+// single step (POSIX, fcntl: F_SETLK "shall ... replace" the lock).
 func (f *file) Downgrade() error {
 	if f.pending {
 		if err := f.Descriptor.Unlock(pendingRange); err != nil {

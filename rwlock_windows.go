@@ -7,8 +7,8 @@ import (
 	"github.com/go-fasteners/fasteners/internal/locktable"
 )
 
-// A writer that waits for readers locks the pending byte, and readers of this package check it before they
-// lock the main byte. It does not exclude writers.
+// A writer that waits for readers locks the pending byte, and readers of this package check it
+// before they lock the main byte. It does not exclude writers.
 const pendingByte = 1 << 62
 
 func (f *file) LockPending() error {
@@ -21,10 +21,12 @@ func (f *file) LockPending() error {
 	}
 	f.pending = true
 
-	// The system does not tell who holds the lock. But if readers do, another one can lock it for a moment.
+	// The system does not tell who holds the lock. But if readers do, another one can lock it
+	// for a moment.
 	readers, err := f.tryLockByte(mainByte, locktable.Shared)
 	if !readers || err != nil {
-		// A writer holds the lock. By now it may have released it, to readers that found pending locked.
+		// A writer holds the lock. By now it may have released it, to readers that found
+		// pending locked.
 		f.pending = false
 		if unlockErr := f.unlock(pendingByte); err == nil {
 			err = unlockErr
@@ -33,8 +35,8 @@ func (f *file) LockPending() error {
 		return err
 	}
 	err = f.unlock(mainByte)
-	// Another writer may have found main locked, though only by us. This happens once for each wait, so two
-	// writers do not wake each other forever.
+	// Another writer may have found main locked, though only by us. This happens once for each
+	// wait, so two writers do not wake each other forever.
 	event.Signal(eventName(f.id, locktable.Exclusive))
 	return err
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/go-fasteners/fasteners/internal/locktable"
 )
 
-// A system is the operating system, as the lock table sees it. Package lockfile finds, opens and creates
-// lock files; how an open one is locked, and what is known of its holders, differs between systems and
-// is in lock_*.go, rwlock_*.go and holder_*.go.
+// A system is the operating system, as the lock table sees it. Package lockfile finds, opens
+// and creates lock files; how an open one is locked, and what is known of its holders, differs
+// between systems and is in lock_*.go, rwlock_*.go and holder_*.go.
 type system struct{}
 
 func (*system) Identify(path string) (locktable.ID, error) { return lockfile.Identify(path) }
@@ -36,7 +36,8 @@ func opened(f lockfile.File, err error) (locktable.File, locktable.ID, error) {
 	return newFile(f), f.ID, nil
 }
 
-// given is the system of a table that has one file, which was opened by somebody else: see WithFile.
+// given is the system of a table that has one file, which was opened by somebody else: see
+// WithFile.
 type given struct {
 	system
 	f *os.File
@@ -52,8 +53,8 @@ func (s *given) Create(
 	return s.Open(path, mode)
 }
 
-// Holders needs no permission for its question. The table asks it with a file for readers, which there is
-// none of if f is open only for writing, as after exec 9>report.lock.
+// Holders needs no permission for its question. The table asks it with a file for readers,
+// which there is none of if f is open only for writing, as after exec 9>report.lock.
 func (s *given) Holders(id locktable.ID, f locktable.File) ([]locktable.Holder, error) {
 	if f == nil {
 		if own, _, err := s.Open("", locktable.Exclusive); err == nil {

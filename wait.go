@@ -27,8 +27,8 @@ func (h *handle) acquireWatched(ctx context.Context, mode locktable.Mode, held *
 	return nil
 }
 
-// A waitContext is the context of one acquire. When it begins to wait, which is when it asks whether the
-// context is done, it sets timers for the timeout and for the first notice.
+// A waitContext is the context of one acquire. When it begins to wait, which is when it asks
+// whether the context is done, it sets timers for the timeout and for the first notice.
 type waitContext struct {
 	lazyContext // of the one that Acquire was called with
 	handle      *handle

@@ -28,7 +28,8 @@ var tiny = plan{
 	many: [2]int{50, 1000}, settle: 50 * time.Millisecond, serve: replyTimeout,
 }
 
-// TestRun runs all measures with all contenders that are installed, each for a moment. It does not judge times.
+// TestRun runs all measures with all contenders that are installed, each for a moment. It does
+// not judge times.
 func TestRun(t *testing.T) {
 	b := newBench(tiny, t.TempDir())
 	for _, a := range b.absent {
@@ -97,8 +98,8 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// TestLost checks that the measures find out that a lock does not exclude. Otherwise the fastest contender
-// would be one that does nothing.
+// TestLost checks that the measures find out that a lock does not exclude. Otherwise the
+// fastest contender would be one that does nothing.
 func TestLost(t *testing.T) {
 	open := &contender{open: func(string) (fasteners.Locker, error) { return noExclusion{}, nil }}
 	w := &worker{contender: open, handle: noExclusion{}, path: t.TempDir() + "/lock"}

@@ -64,8 +64,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// child returns a context that is derived from that of a hold, and so does not look at the clock: it
-// is done only if somebody ends it.
+// child returns a context that is derived from that of a hold, and so does not look at the
+// clock: it is done only if somebody ends it.
 func child(t *testing.T, held context.Context) context.Context {
 	ctx, cancel := context.WithCancel(held)
 	t.Cleanup(cancel)

@@ -12,8 +12,8 @@ func Of(ctx context.Context) error {
 	return With(ctx.Err(), context.Cause(ctx))
 }
 
-// With returns an error that wraps both err, the error of a context, and its cause. It is err itself
-// if there is no cause, or err wraps that already.
+// With returns an error that wraps both err, the error of a context, and its cause. It is err
+// itself if there is no cause, or err wraps that already.
 func With(err, cause error) error {
 	if err == nil || cause == nil || errors.Is(err, cause) {
 		return err
@@ -26,6 +26,6 @@ type causedError struct{ err, cause error }
 func (e *causedError) Error() string   { return e.err.Error() + ": " + e.cause.Error() }
 func (e *causedError) Unwrap() []error { return []error{e.err, e.cause} }
 
-// Timeout reports whether a deadline has ended the context, for [os.IsTimeout], which does not unwrap
-// errors.
+// Timeout reports whether a deadline has ended the context, for [os.IsTimeout], which does not
+// unwrap errors.
 func (e *causedError) Timeout() bool { return errors.Is(e.err, context.DeadlineExceeded) }

@@ -14,8 +14,8 @@ type Watch struct {
 // New watches the event of that name. Each Signal wakes one Watch.
 func New(name string) *Watch {
 	name16, _ := windows.UTF16PtrFromString(name)
-	// The right to wait can also be had for an event that another user has created, if that user allows
-	// it. An error that comes with a handle says that the event existed.
+	// The right to wait can also be had for an event that another user has created, if that
+	// user allows it. An error that comes with a handle says that the event existed.
 	event, _ := windows.CreateEventEx(nil, name16, 0, windows.SYNCHRONIZE)
 	if event == 0 {
 		return new(Watch)
@@ -60,8 +60,9 @@ func (w *Watch) Stop() bool {
 	return <-w.woken
 }
 
-// Signal wakes one Watch of the event of that name. If all of them are awake, it wakes the next one that
-// begins before the last one stops. If there is none, the event does not exist, and Signal does nothing.
+// Signal wakes one Watch of the event of that name. If all of them are awake, it wakes the next
+// one that begins before the last one stops. If there is none, the event does not exist, and
+// Signal does nothing.
 func Signal(name string) {
 	name16, _ := windows.UTF16PtrFromString(name)
 	event, err := windows.OpenEvent(windows.EVENT_MODIFY_STATE, false, name16)

@@ -27,7 +27,8 @@ func removeAfterMkdir(t *testing.T, dir string, remove func(n int) bool) {
 	})
 }
 
-// Acquire retries if the directory is removed before it can create the file, even hundreds of times.
+// Acquire retries if the directory is removed before it can create the file, even hundreds of
+// times.
 func TestDirectoryRemovedRepeatedly(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a")

@@ -13,7 +13,8 @@ import (
 // mkdirAllIn has the functions of SetMkdirAll, by directory.
 var mkdirAllIn sync.Map
 
-// SetMkdirAll makes the package use f instead of os.MkdirAll, in dir and below, until the test ends.
+// SetMkdirAll makes the package use f instead of os.MkdirAll, in dir and below, until the test
+// ends.
 func SetMkdirAll(t testing.TB, dir string, f func(path string, perm fs.FileMode) error) {
 	mkdirAllIn.Store(dir, f)
 	t.Cleanup(func() { mkdirAllIn.Delete(dir) })

@@ -1,4 +1,5 @@
-// Package lockfile finds, opens and creates lock files. How an open one is locked is not its concern.
+// Package lockfile finds, opens and creates lock files. How an open one is locked is not its
+// concern.
 //
 // A lock file is a regular file. It is never written, truncated or removed.
 package lockfile
@@ -20,8 +21,8 @@ type File struct {
 	Modes  locktable.Mode // in which it can be locked, as it is open for reading, for writing, or for both
 }
 
-// Open opens the file for readers and writers of this process alike if possible. Otherwise it opens it
-// for mode, which needs only one of the two permissions.
+// Open opens the file for readers and writers of this process alike if possible. Otherwise it
+// opens it for mode, which needs only one of the two permissions.
 func Open(path string, mode locktable.Mode) (File, error) {
 	f, err := open(path, locktable.Shared|locktable.Exclusive)
 	if mayPermitLess(err) {
@@ -32,8 +33,8 @@ func Open(path string, mode locktable.Mode) (File, error) {
 	return f, err
 }
 
-// Create is called if the file did not exist a moment ago. By now another process may have created it, with
-// fewer permissions.
+// Create is called if the file did not exist a moment ago. By now another process may have
+// created it, with fewer permissions.
 func Create(path string, mode locktable.Mode, perm fs.FileMode) (File, error) {
 	f, err := create(path, perm)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -47,8 +48,8 @@ func Create(path string, mode locktable.Mode, perm fs.FileMode) (File, error) {
 	return f, err
 }
 
-// createBelow also creates the directories. If another process removes them before they have a file, its
-// error wraps locktable.ErrRetry.
+// createBelow also creates the directories. If another process removes them before they have a
+// file, its error wraps locktable.ErrRetry.
 func createBelow(path string, perm fs.FileMode) (File, error) {
 	failed := path
 	err := mkdirAll(filepath.Dir(path), 0o777)
@@ -70,9 +71,10 @@ func createBelow(path string, perm fs.FileMode) (File, error) {
 
 var mkdirAll = os.MkdirAll // replaced by tests
 
-// canBeCreated reports whether another attempt to create path may succeed, after one has failed because
-// something did not exist. It cannot succeed if path is a symbolic link into a missing directory, if the
-// current directory has been removed, or on a drive or host that does not exist.
+// canBeCreated reports whether another attempt to create path may succeed, after one has failed
+// because something did not exist. It cannot succeed if path is a symbolic link into a missing
+// directory, if the current directory has been removed, or on a drive or host that does not
+// exist.
 func canBeCreated(path string) bool {
 	if fi, err := os.Lstat(path); err == nil && fi.Mode()&fs.ModeSymlink != 0 {
 		return false

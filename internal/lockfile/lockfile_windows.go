@@ -58,16 +58,17 @@ func mayPermitLess(err error) bool {
 }
 
 func openFile(path string, modes locktable.Mode, disposition, attributes uint32) (File, error) {
-	// Other processes may read and write the file. But without FILE_SHARE_DELETE, nobody can remove, rename
-	// or replace it while it is open here, which it is as long as a goroutine holds the lock or leads: the
-	// error is ERROR_SHARING_VIOLATION. Other systems can only detect a replacement.
+	// Other processes may read and write the file. But without FILE_SHARE_DELETE, nobody can
+	// remove, rename or replace it while it is open here, which it is as long as a goroutine
+	// holds the lock or leads: the error is ERROR_SHARING_VIOLATION. Other systems can only
+	// detect a replacement.
 	const share = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE
 	access := uint32(0)
 	if modes&locktable.Shared != 0 {
 		access |= windows.GENERIC_READ
 	}
-	// LockFileEx would be content with read access. But on other systems a process that has only that
-	// cannot exclude readers.
+	// LockFileEx would be content with read access. But on other systems a process that has
+	// only that cannot exclude readers.
 	if modes&locktable.Exclusive != 0 {
 		access |= windows.GENERIC_WRITE
 	}
@@ -88,8 +89,8 @@ func openFile(path string, modes locktable.Mode, disposition, attributes uint32)
 
 // createFile passes no security attributes to CreateFile, so that no child inherits the handle.
 func createFile(path string, access, share, disposition, flags uint32) (windows.Handle, error) {
-	// Package os does the same for its own calls: before Windows 10 1703, only this form of a path could
-	// have more than 259 characters.
+	// Package os does the same for its own calls: before Windows 10 1703, only this form of a
+	// path could have more than 259 characters.
 	if abs, err := filepath.Abs(path); err == nil && len(abs) >= windows.MAX_PATH-len(`\12345678.123`) {
 		switch {
 		case strings.HasPrefix(abs, `\\?\`), strings.HasPrefix(abs, `\\.\`):
@@ -110,9 +111,9 @@ func createFile(path string, access, share, disposition, flags uint32) (windows.
 	return windows.CreateFile(name, access, share, nil, disposition, flags, 0)
 }
 
-// stat returns the information about whatever path names. It requests no access to the file, so it prevents
-// nobody from opening it. CreateFile can take so long that the runtime starts a thread for each goroutine
-// that calls it, so only a few of them may do so at a time.
+// stat returns the information about whatever path names. It requests no access to the file, so
+// it prevents nobody from opening it. CreateFile can take so long that the runtime starts a
+// thread for each goroutine that calls it, so only a few of them may do so at a time.
 func stat(path string) (*windows.ByHandleFileInformation, error) {
 	statSlots <- struct{}{}
 	defer func() { <-statSlots }()

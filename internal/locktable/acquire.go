@@ -11,9 +11,9 @@ import (
 // maxRetries is how often acquiring starts over in a row, without a wait in between.
 const maxRetries = 1000
 
-// Acquire locks the file that r.Path names. If it returns nil, the path named the locked file at a moment
-// at which the file was locked. If ctx is done first, it returns ctx.Err(), in a *WaitError if it has waited,
-// and leaves nothing behind.
+// Acquire locks the file that r.Path names. If it returns nil, the path named the locked file
+// at a moment at which the file was locked. If ctx is done first, it returns ctx.Err(), in a
+// *WaitError if it has waited, and leaves nothing behind.
 //
 // With try it does not wait for a release: it returns ErrBusy if the lock is held, or if another
 // goroutine of this process is already waiting for it.
@@ -40,8 +40,9 @@ func (t *Table) Acquire(ctx context.Context, r *Request, mode Mode, try bool) (H
 			}
 		}
 		if err == nil && o != grantedSame {
-			// The path may have come to name another file at any time before. If one process replaces the
-			// file under its lock, and another locks the new file, both would otherwise be holders:
+			// The path may have come to name another file at any time before. If one process
+			// replaces the file under its lock, and another locks the new file, both would
+			// otherwise be holders:
 			//
 			//	this process              others
 			//	open a, which is inode 1
@@ -71,13 +72,14 @@ func (t *Table) Acquire(ctx context.Context, r *Request, mode Mode, try bool) (H
 	}
 }
 
-// enter finds the entry of the file, and decides what becomes of the caller. It returns a waiter for a
-// caller that has to wait.
+// enter finds the entry of the file, and decides what becomes of the caller. It returns a
+// waiter for a caller that has to wait.
 //
-// With cached, it does without a look at the path if this process has released the lock by the same path:
-// the path is taken to name the file that it named then, though it may name another one by now. The caller
-// may become a holder or the leader all the same, as these look at the path again, but it does not queue on
-// an old look: it could wait forever for a file that the path no longer names.
+// With cached, it does without a look at the path if this process has released the lock by the
+// same path: the path is taken to name the file that it named then, though it may name another
+// one by now. The caller may become a holder or the leader all the same, as these look at the
+// path again, but it does not queue on an old look: it could wait forever for a file that the
+// path no longer names.
 func (t *Table) enter(
 	ctx context.Context, r *Request, mode Mode, try, cached bool,
 ) (e *entry, o outcome, w *waiter, err error) {
@@ -108,8 +110,8 @@ func (t *Table) enter(
 		err = errReplaced // or so it may be
 	case !try:
 		w = e.enqueueLocked(r, mode)
-	// While the leader is locking, a try waits for the answer of the kernel: if the lock is free, two
-	// readers that try at the same time must both succeed.
+	// While the leader is locking, a try waits for the answer of the kernel: if the lock is
+	// free, two readers that try at the same time must both succeed.
 	case e.state == locking:
 		w = e.awaitSettlementLocked()
 	default:
@@ -125,9 +127,9 @@ func (t *Table) enter(
 // maxPathAge is for how long another goroutine's look at a path is recent enough to queue on.
 const maxPathAge = time.Millisecond
 
-// join is called by a reader that has become a holder after the end of the holders' time slice. Readers of
-// one process that overlap could hold the lock forever, so from time to time one checks whether a writer
-// of another process waits for them. If so, the new reader queues.
+// join is called by a reader that has become a holder after the end of the holders' time slice.
+// Readers of one process that overlap could hold the lock forever, so from time to time one
+// checks whether a writer of another process waits for them. If so, the new reader queues.
 func (e *entry) join(r *Request, try, cached bool) (outcome, *waiter, error) {
 	t := e.table
 	pending, err := e.file.Pending() // the file stays open, as the caller is a holder
@@ -155,8 +157,8 @@ func (e *entry) join(r *Request, try, cached bool) (outcome, *waiter, error) {
 	return queued, nil, err
 }
 
-// leave is called by a goroutine whose wait in the queue is over, or that gives it up since ctx is done. In
-// that case it gives back what it has been granted at the last moment.
+// leave is called by a goroutine whose wait in the queue is over, or that gives it up since ctx
+// is done. In that case it gives back what it has been granted at the last moment.
 func (e *entry) leave(ctx context.Context, w *waiter) (outcome, error) {
 	t := e.table
 	if err := ctx.Err(); err != nil { // even if w is resolved, too
@@ -186,9 +188,10 @@ func (e *entry) leave(ctx context.Context, w *waiter) (outcome, error) {
 		return w.outcome, nil
 	}
 
-	// It leads, but may have looked at its path long ago. After a replacement of the file, every goroutine
-	// of the queue gets here. If each of them opened the new file to find out, there would be as many
-	// descriptors, none of which may be closed while the new file is locked.
+	// It leads, but may have looked at its path long ago. After a replacement of the file,
+	// every goroutine of the queue gets here. If each of them opened the new file to find out,
+	// there would be as many descriptors, none of which may be closed while the new file is
+	// locked.
 	same, err := t.system.SameFile(w.request.Path, e.id)
 	if !same || err != nil {
 		_ = e.unlockAndStepDown(false)
@@ -197,8 +200,9 @@ func (e *entry) leave(ctx context.Context, w *waiter) (outcome, error) {
 	return leading, nil
 }
 
-// lock locks the file for the caller, which leads, and becomes a holder. It returns ErrBusy to a try. The
-// leadership ends in any case. It reports whether the caller has waited for another process.
+// lock locks the file for the caller, which leads, and becomes a holder. It returns ErrBusy to
+// a try. The leadership ends in any case. It reports whether the caller has waited for another
+// process.
 func (e *entry) lock(ctx context.Context, r *Request, mode Mode, try bool) (waited bool, err error) {
 	if e.slice.mustYield && !try {
 		e.slice.yield(e.table.system)

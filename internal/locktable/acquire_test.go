@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// The goroutines of a process acquire the lock in order of arrival, and consecutive readers together,
-// whether a goroutine of the same process or another process holds the lock at first.
+// The goroutines of a process acquire the lock in order of arrival, and consecutive readers
+// together, whether a goroutine of the same process or another process holds the lock at first.
 func TestQueueOrder(t *testing.T) {
 	for _, heldBy := range []string{"same process", "other process"} {
 		t.Run(heldBy, func(t *testing.T) {
@@ -56,8 +56,8 @@ func TestQueueOrder(t *testing.T) {
 	}
 }
 
-// If a context is done when Acquire is called, Acquire fails even if it could share the lock, and does
-// not create the file.
+// If a context is done when Acquire is called, Acquire fails even if it could share the lock,
+// and does not create the file.
 func TestDoneContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -74,8 +74,8 @@ func TestDoneContext(t *testing.T) {
 	mustBeEmpty(t, table)
 }
 
-// A waiter that is granted the lock, or the leadership, at the moment when its context is done passes it
-// on.
+// A waiter that is granted the lock, or the leadership, at the moment when its context is done
+// passes it on.
 func TestCancelDuringGrant(t *testing.T) {
 	for _, test := range []struct {
 		granted string
@@ -129,8 +129,8 @@ func TestContextCause(t *testing.T) {
 	})
 }
 
-// If the kernel cannot wait, the leader polls at the intervals of its request, and not in step with other
-// processes.
+// If the kernel cannot wait, the leader polls at the intervals of its request, and not in step
+// with other processes.
 func TestPollIntervals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -169,8 +169,8 @@ func TestPollIntervals(t *testing.T) {
 	})
 }
 
-// If a system call of one goroutine fails, that goroutine gets the error, nothing is left behind, and the
-// others acquire the lock.
+// If a system call of one goroutine fails, that goroutine gets the error, nothing is left
+// behind, and the others acquire the lock.
 func TestSystemCallFails(t *testing.T) {
 	for _, name := range []string{"identify", "open", "try", "same file", "unlock", "close", "create"} {
 		for _, waiters := range []int{0, 2} {
@@ -244,8 +244,8 @@ func (u *unstable) Open(path string, mode Mode) (File, ID, error) {
 	return f, ID{2, u.calls.Add(1)}, err
 }
 
-// If the identity of the file never stays the same, or a system call always reports that the file is
-// gone, Acquire fails.
+// If the identity of the file never stays the same, or a system call always reports that the
+// file is gone, Acquire fails.
 func TestRetriesAreBounded(t *testing.T) {
 	for _, call := range []string{"identify", "open", "try", "unstable"} {
 		t.Run(call, func(t *testing.T) {
@@ -293,8 +293,8 @@ func TestErrRetry(t *testing.T) {
 	}
 }
 
-// After an error nobody knows whether the file is locked, so the descriptor is closed. After a try that was
-// refused it stays open for the next acquire.
+// After an error nobody knows whether the file is locked, so the descriptor is closed. After a
+// try that was refused it stays open for the next acquire.
 func TestDescriptorAfterFailure(t *testing.T) {
 	errFail := errors.New("it fails")
 	k := newKernel(path)
@@ -342,7 +342,8 @@ func (w watched) Watch(ID, Mode) (<-chan struct{}, func(bool)) {
 	return w.released, func(locked bool) { w.stops <- locked }
 }
 
-// releasing is a System on which another process releases the lock just before Watch begins to watch.
+// releasing is a System on which another process releases the lock just before Watch begins to
+// watch.
 type releasing struct {
 	*proc
 	release func()
@@ -353,7 +354,8 @@ func (r releasing) Watch(ID, Mode) (<-chan struct{}, func(bool)) {
 	return make(chan struct{}), func(bool) {}
 }
 
-// A leader tries again after it has called Watch, which reports no release that happened before that.
+// A leader tries again after it has called Watch, which reports no release that happened before
+// that.
 func TestReleaseBeforeWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -368,8 +370,8 @@ func TestReleaseBeforeWatch(t *testing.T) {
 	})
 }
 
-// A leader that polls tries again when Watch reports a release, and at the end tells Watch whether it has
-// locked the file.
+// A leader that polls tries again when Watch reports a release, and at the end tells Watch
+// whether it has locked the file.
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// One goroutine creates the file, and the others wait for it. Each of them can be canceled meanwhile, and
-// the one that creates the file may fail.
+// One goroutine creates the file, and the others wait for it. Each of them can be canceled
+// meanwhile, and the one that creates the file may fail.
 func TestCreate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel()

@@ -10,8 +10,8 @@ import "time"
 //	waiting  The leader has found that another process holds the lock, and waits for it.
 //	held     Goroutines of this process hold the lock, and there is no leader.
 //
-// In each state goroutines that want the lock may be waiting in the queue, except in idle. These are all
-// transitions, with the methods that make them, and where they are called:
+// In each state goroutines that want the lock may be waiting in the queue, except in idle.
+// These are all transitions, with the methods that make them, and where they are called:
 //
 //	idle              → locking  lead       a goroutine arrives (enter), or the descriptor has been idle
 //	                                        for long enough to be closed (closeIdle)
@@ -38,7 +38,8 @@ const (
 	held
 )
 
-// An entry is one lock file that this process uses. Table.mu protects it, but for what says otherwise.
+// An entry is one lock file that this process uses. Table.mu protects it, but for what says
+// otherwise.
 type entry struct {
 	table *Table // table and id never change
 	id    ID
@@ -70,8 +71,8 @@ func (e *entry) startWaitLocked(l leader) {
 	e.settleLocked()
 }
 
-// holdLocked ends the leadership of a goroutine that has locked the file, and now is a holder. If it is a
-// reader, so become the readers at the head of the queue.
+// holdLocked ends the leadership of a goroutine that has locked the file, and now is a holder.
+// If it is a reader, so become the readers at the head of the queue.
 func (e *entry) holdLocked(mode Mode) {
 	e.state, e.holders, e.mode, e.since = held, 1, mode, time.Since(start)
 	e.other.known = false
@@ -83,8 +84,8 @@ func (e *entry) holdLocked(mode Mode) {
 	}
 }
 
-// handOnLocked makes the next in the queue the only holder, in place of the caller. Path named the file a
-// moment ago, if it is not empty.
+// handOnLocked makes the next in the queue the only holder, in place of the caller. Path named
+// the file a moment ago, if it is not empty.
 func (e *entry) handOnLocked(path string) {
 	w := e.queue.pop()
 	e.holders, e.since = 1, e.releasedAt.Sub(start)
@@ -144,8 +145,8 @@ func (e *entry) enqueueLocked(r *Request, mode Mode) *waiter {
 	return e.queue.push(r, mode)
 }
 
-// awaitSettlementLocked returns a waiter that is no member of the queue. It is resolved when the leader
-// knows whether the lock is free.
+// awaitSettlementLocked returns a waiter that is no member of the queue. It is resolved when
+// the leader knows whether the lock is free.
 func (e *entry) awaitSettlementLocked() *waiter {
 	if e.settled == nil {
 		e.settled = make(chan struct{})

@@ -139,8 +139,9 @@ func (r *run) killProcess(pid int) {
 	r.incidents = append(r.incidents, incident{fmt.Sprintf("process %d is gone", pid), reap, true})
 }
 
-// step lets one thing happen: a system call or an incident. If nothing can happen it lets time pass, for
-// the idle timeout and for processes that poll. It returns false at the end of the run.
+// step lets one thing happen: a system call or an incident. If nothing can happen it lets time
+// pass, for the idle timeout and for processes that poll. It returns false at the end of the
+// run.
 func (r *run) step() bool {
 	synctest.Wait()
 	r.mu.Lock()
@@ -179,8 +180,8 @@ func (r *run) step() bool {
 	return true
 }
 
-// readyCalls returns the calls that would not block. Those of the process whose call happened last come
-// first: going on with it is no preemption.
+// readyCalls returns the calls that would not block. Those of the process whose call happened
+// last come first: going on with it is no preemption.
 func (r *run) readyCalls() []*call {
 	var ready []*call
 	for _, c := range r.calls {
@@ -336,8 +337,8 @@ func (r *run) onlyReaders() bool {
 	return !slices.ContainsFunc(r.actors, func(a actor) bool { return a.mode == Exclusive })
 }
 
-// addHolder checks that actor i, which began to acquire the lock at the time start, may hold the lock on
-// the file id.
+// addHolder checks that actor i, which began to acquire the lock at the time start, may hold
+// the lock on the file id.
 func (r *run) addHolder(i int, id ID, start int) {
 	a, p := r.actors[i], r.procs[r.actors[i].pid]
 	r.mu.Lock()

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// TestExplore is a model check of the real code on the simulated kernel (see kernel_test.go). The system
-// calls of a scenario happen one at a time, in every order that differs by a few preemptions from running
-// one process after another. Time passes only when no call can happen. A recheck happens only where the
-// scenario wants one, so that it does not hide a lost wake-up.
+// TestExplore is a model check of the real code on the simulated kernel (see kernel_test.go).
+// The system calls of a scenario happen one at a time, in every order that differs by a few
+// preemptions from running one process after another. Time passes only when no call can happen.
+// A recheck happens only where the scenario wants one, so that it does not hide a lost wake-up.
 func TestExplore(t *testing.T) {
 	for _, s := range scenarios() {
 		for _, s.ownsLocks = range []bool{false, true} {
@@ -100,9 +100,10 @@ func scenarios() []scenario {
 	}
 }
 
-// maxPreemptions is how many times a run may leave a process that could go on. Few bugs need more than
-// two preemptions (Musuvathi and Qadeer, Iterative Context Bounding, PLDI 2007). Exploring those takes
-// half a minute, so the default is one; CI sets FASTENERS_TEST_STRICT to explore them all.
+// maxPreemptions is how many times a run may leave a process that could go on. Few bugs need
+// more than two preemptions (Musuvathi and Qadeer, Iterative Context Bounding, PLDI 2007).
+// Exploring those takes half a minute, so the default is one; CI sets FASTENERS_TEST_STRICT to
+// explore them all.
 var maxPreemptions = 2
 
 func preemptions() int {
@@ -112,8 +113,9 @@ func preemptions() int {
 	return maxPreemptions
 }
 
-// explore runs the scenario in all orders, depth first. An order is a list of choices, one for each step
-// of the run. Each run follows a prefix of choices, and after that always takes the first.
+// explore runs the scenario in all orders, depth first. An order is a list of choices, one for
+// each step of the run. Each run follows a prefix of choices, and after that always takes the
+// first.
 func explore(t *testing.T, s scenario) {
 	runs := 1
 	for prefix := []int(nil); ; runs++ {
@@ -129,8 +131,8 @@ func explore(t *testing.T, s scenario) {
 	t.Logf("%d runs", runs)
 }
 
-// nextPrefix returns the prefix of the next run, which differs from this one in the last step that has
-// another choice left. It returns nil if there is no such step.
+// nextPrefix returns the prefix of the next run, which differs from this one in the last step
+// that has another choice left. It returns nil if there is no such step.
 func (r *run) nextPrefix() []int {
 	last := len(r.choices) - 1
 	for last >= 0 && r.choices[last].took+1 >= r.choices[last].of {

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// A writer that waits for readers of another process blocks new readers, also those of the process that
-// holds the lock, until it has released the lock or given up. With ReaderPreference it blocks none.
+// A writer that waits for readers of another process blocks new readers, also those of the
+// process that holds the lock, until it has released the lock or given up. With
+// ReaderPreference it blocks none.
 func TestPending(t *testing.T) {
 	for _, readerPreference := range []bool{false, true} {
 		t.Run(fmt.Sprintf("ReaderPreference=%v", readerPreference), func(t *testing.T) {
@@ -65,7 +66,8 @@ func testPending(t *testing.T, readerPreference bool) {
 	}
 }
 
-// Readers behind a writer of their process join the holders immediately when it gives up, and not before.
+// Readers behind a writer of their process join the holders immediately when it gives up, and
+// not before.
 func TestReadersBehindCanceledWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -88,9 +90,9 @@ func TestReadersBehindCanceledWriter(t *testing.T) {
 	})
 }
 
-// A reader whose process holds the lock does not overtake a writer of another process that waits for the
-// holder, when a waiter leaves the queue before that: neither a reader that was behind that waiter, nor
-// one that arrives afterwards.
+// A reader whose process holds the lock does not overtake a writer of another process that
+// waits for the holder, when a waiter leaves the queue before that: neither a reader that was
+// behind that waiter, nor one that arrives afterwards.
 func TestReadersDoNotOvertakePendingWriter(t *testing.T) {
 	for _, leaves := range []string{"reader", "writer", "reader of a replaced file"} {
 		for _, readerBehind := range []bool{false, true} {
@@ -147,8 +149,8 @@ func testReadersDoNotOvertake(t *testing.T, leaves string, readerBehind bool) {
 	mustBeEmpty(t, readers)
 }
 
-// A lock that was downgraded has no time slice, so it is not without a check that a reader joins it, behind
-// a writer that gives up.
+// A lock that was downgraded has no time slice, so it is not without a check that a reader
+// joins it, behind a writer that gives up.
 func TestReadersDoNotOvertakeAfterDowngrade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -172,8 +174,8 @@ func TestReadersDoNotOvertakeAfterDowngrade(t *testing.T) {
 	})
 }
 
-// Readers behind a writer that gives up do not join the holders if the check for a writer of another process
-// fails. The next recheck checks again.
+// Readers behind a writer that gives up do not join the holders if the check for a writer of
+// another process fails. The next recheck checks again.
 func TestCheckFailsWhenWriterIsCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -200,8 +202,8 @@ func TestCheckFailsWhenWriterIsCanceled(t *testing.T) {
 	})
 }
 
-// Readers that queue because a writer of another process waits, which then gives up, join the holder of
-// their process without its release.
+// Readers that queue because a writer of another process waits, which then gives up, join the
+// holder of their process without its release.
 func TestReadersJoinAfterPendingWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)

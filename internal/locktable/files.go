@@ -2,13 +2,14 @@ package locktable
 
 import "time"
 
-// files are the open descriptors of a lock file. There should be one, but a goroutine that opens a file by
-// its path can find that another one has done so, or that the path names another file by now. It must not
-// close what it has opened: where locks belong to the process, that would drop the lock that another
-// goroutine may have acquired on the file meanwhile.
+// files are the open descriptors of a lock file. There should be one, but a goroutine that
+// opens a file by its path can find that another one has done so, or that the path names
+// another file by now. It must not close what it has opened: where locks belong to the process,
+// that would drop the lock that another goroutine may have acquired on the file meanwhile.
 type files struct {
-	// file is what the lock is held through, or nil. It belongs to the leader, and to Table.mu while there
-	// is none. The holders may use it, too, and whoever has the turn in Table.checking.
+	// file is what the lock is held through, or nil. It belongs to the leader, and to Table.mu
+	// while there is none. The holders may use it, too, and whoever has the turn in
+	// Table.checking.
 	file File
 
 	// Table.mu protects these.
@@ -18,8 +19,9 @@ type files struct {
 	timerIsSet bool
 }
 
-// tryLock asks the kernel once, through a descriptor that it opens if there is none. It returns ErrBusy
-// only if the path names the file of this entry: otherwise there is nothing to wait for. The caller leads.
+// tryLock asks the kernel once, through a descriptor that it opens if there is none. It returns
+// ErrBusy only if the path names the file of this entry: otherwise there is nothing to wait
+// for. The caller leads.
 func (e *entry) tryLock(r *Request, mode Mode) error {
 	if e.file != nil && !e.file.Permits(mode) {
 		f := e.file
@@ -89,8 +91,9 @@ func (t *Table) borrow(path string, id ID) (File, error) {
 	return f, err
 }
 
-// takeUnusedLocked takes the descriptors that a leader that steps down has to close: all but the one that
-// the file is locked through, and that one, too, unless keep is true and somebody may use it.
+// takeUnusedLocked takes the descriptors that a leader that steps down has to close: all but
+// the one that the file is locked through, and that one, too, unless keep is true and somebody
+// may use it.
 func (e *entry) takeUnusedLocked(keep bool) (file File, others []File) {
 	others, e.others = e.others, nil
 	if !keep || e.queue.head == nil && e.table.idleTimeout == 0 {

@@ -54,8 +54,8 @@ func release(t *testing.T, holds ...Hold) {
 	}
 }
 
-// receive receives from c, which must not take long. It is for bubbles: rechecks go on without end while
-// somebody waits, so the runtime does not notice a deadlock.
+// receive receives from c, which must not take long. It is for bubbles: rechecks go on without
+// end while somebody waits, so the runtime does not notice a deadlock.
 func receive[T any](t *testing.T, c <-chan T) (v T) {
 	t.Helper()
 	select {
@@ -73,8 +73,8 @@ type acquisition struct {
 	err      error
 }
 
-// goAcquire acquires the lock in another goroutine of a bubble. It returns when that goroutine has the
-// lock, or is blocked.
+// goAcquire acquires the lock in another goroutine of a bubble. It returns when that goroutine
+// has the lock, or is blocked.
 func goAcquire(ctx context.Context, table *Table, r *Request, mode Mode) *acquisition {
 	a := &acquisition{returned: make(chan struct{})}
 	go func() {
@@ -127,9 +127,9 @@ func goLock(ctx context.Context, table *Table, r *Request, mode Mode) <-chan err
 	return done
 }
 
-// goTry tries to acquire the lock in another goroutine of a bubble, and releases it if it has acquired
-// it. It returns when that goroutine is blocked or has done so. The channel receives whether it acquired
-// the lock.
+// goTry tries to acquire the lock in another goroutine of a bubble, and releases it if it has
+// acquired it. It returns when that goroutine is blocked or has done so. The channel receives
+// whether it acquired the lock.
 func goTry(t *testing.T, table *Table, mode Mode) <-chan bool {
 	acquired := make(chan bool, 1)
 	go func() {
@@ -167,8 +167,8 @@ func heldByAnother(t *testing.T, k *kernel) Hold {
 	return acquire(t, New(&proc{kernel: k, pid: 1}, 0), Exclusive)
 }
 
-// lateContext is a context whose Err reports its end before Done does. A goroutine that wakes up for
-// another reason as its context ends sees any context like that.
+// lateContext is a context whose Err reports its end before Done does. A goroutine that wakes
+// up for another reason as its context ends sees any context like that.
 type lateContext struct {
 	context.Context
 	canceled chan struct{}
@@ -190,8 +190,8 @@ func (l *lateContext) Err() error {
 	}
 }
 
-// size is how much the table remembers: it is 0 when nothing is left behind. The caller holds Table.mu,
-// or no other goroutine uses the table.
+// size is how much the table remembers: it is 0 when nothing is left behind. The caller holds
+// Table.mu, or no other goroutine uses the table.
 func (t *Table) size() int {
 	return len(t.entries) + len(t.paths) + len(t.creating) + len(t.asking) + len(t.checking)
 }

@@ -7,8 +7,8 @@ type Hold struct{ entry *entry }
 
 // Release releases the lock. It reports whether path still named the locked file.
 func (h Hold) Release(path string) (same bool, err error) {
-	// This comes before the release: anybody may replace the file of a free lock. If the system cannot
-	// tell, that is not reported, and the lock is released all the same.
+	// This comes before the release: anybody may replace the file of a free lock. If the system
+	// cannot tell, that is not reported, and the lock is released all the same.
 	same, lookErr := h.entry.table.system.SameFile(path, h.entry.id)
 	if !same {
 		return lookErr != nil, h.entry.release("")
@@ -16,8 +16,8 @@ func (h Hold) Release(path string) (same bool, err error) {
 	return true, h.entry.release(path)
 }
 
-// Downgrade converts an exclusive hold to a shared one. The readers at the head of the queue acquire the
-// lock, too.
+// Downgrade converts an exclusive hold to a shared one. The readers at the head of the queue
+// acquire the lock, too.
 func (h Hold) Downgrade() error { return h.entry.downgrade() }
 
 // ID returns the identity of the locked file.

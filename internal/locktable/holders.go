@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A Holder is a process that holds a lock or waits for it. All that it says is a hint, which may be out of
-// date.
+// A Holder is a process that holds a lock or waits for it. All that it says is a hint, which
+// may be out of date.
 type Holder struct {
 	PID     int // 0 if unknown
 	Mode    Mode
@@ -27,13 +27,13 @@ type WaitError struct {
 func (e *WaitError) Error() string { return e.Err.Error() }
 func (e *WaitError) Unwrap() error { return e.Err }
 
-// start is the start of the program. A time since then takes less time to get, and less memory, than a
-// time.Time.
+// start is the start of the program. A time since then takes less time to get, and less memory,
+// than a time.Time.
 var start = time.Now()
 
-// Holders returns the holders of the lock on the file that path names, in this and in other processes, and
-// if waiters is true, behind them the goroutines and processes that wait for it. There are none if the file
-// does not exist.
+// Holders returns the holders of the lock on the file that path names, in this and in other
+// processes, and if waiters is true, behind them the goroutines and processes that wait for it.
+// There are none if the file does not exist.
 func (t *Table) Holders(path string, waiters bool) (id ID, holders []Holder, err error) {
 	var all []Holder
 	asked := time.Since(start)
@@ -68,8 +68,9 @@ func (t *Table) Holders(path string, waiters bool) (id ID, holders []Holder, err
 	return id, append(holders, waiting...), err
 }
 
-// otherHolders returns what the system knows of other processes. Of many goroutines that ask at the same
-// time, one uses a descriptor: each would open one, which may not be closed before the lock is free.
+// otherHolders returns what the system knows of other processes. Of many goroutines that ask at
+// the same time, one uses a descriptor: each would open one, which may not be closed before the
+// lock is free.
 func (t *Table) otherHolders(path string, id ID) ([]Holder, error) {
 	defer t.ask(id)()
 	f, openErr := t.borrow(path, id)
@@ -99,8 +100,8 @@ func (t *Table) ask(id ID) (done func()) {
 	}
 }
 
-// addOwnLocked adds this process to the holders, and its goroutines that wait if waiters is true: there can be
-// thousands. The system was asked since that time.
+// addOwnLocked adds this process to the holders, and its goroutines that wait if waiters is
+// true: there can be thousands. The system was asked since that time.
 func (e *entry) addOwnLocked(all []Holder, waiters bool, asked time.Duration) []Holder {
 	if e.blockedReaderLocked(asked) {
 		// A reader that waits in the kernel has no tag, so it is among all without its PID.
@@ -124,8 +125,8 @@ func (e *entry) addOwnLocked(all []Holder, waiters bool, asked time.Duration) []
 	return all
 }
 
-// blockedReaderLocked reports whether a reader of this process has waited in the kernel since that time. It
-// need not do so any more: a recheck takes it out for a moment.
+// blockedReaderLocked reports whether a reader of this process has waited in the kernel since
+// that time. It need not do so any more: a recheck takes it out for a moment.
 func (e *entry) blockedReaderLocked(since time.Duration) bool {
 	isBlocked := e.state == waiting && e.leader.blocked && e.leader.mode == Shared
 	return isBlocked || e.left > 0 && e.left >= since
@@ -138,15 +139,16 @@ func (e *entry) ownLocked() Holder {
 	return Holder{PID: pid, Mode: e.mode, Since: start.Add(e.since)}
 }
 
-// An otherHolder is another process that held the lock when it was last asked for. Table.mu protects it.
+// An otherHolder is another process that held the lock when it was last asked for. Table.mu
+// protects it.
 type otherHolder struct {
 	holder Holder
 	known  bool          // there was one
 	at     time.Duration // since start
 }
 
-// recentHolder is for how long an answer of the kernel is good enough for a leader that polls, as it may
-// have to ask a server.
+// recentHolder is for how long an answer of the kernel is good enough for a leader that polls,
+// as it may have to ask a server.
 const recentHolder = time.Second
 
 // noteLocked notes the answer of File.Holder.
@@ -156,8 +158,8 @@ func (o *otherHolder) isYoungerLocked(age time.Duration) bool {
 	return o.known && time.Since(start)-o.at < age
 }
 
-// askHolder asks the kernel who holds the lock, unless the last answer is younger than maxAge. The caller
-// leads, and is not blocked.
+// askHolder asks the kernel who holds the lock, unless the last answer is younger than maxAge.
+// The caller leads, and is not blocked.
 func (e *entry) askHolder(maxAge time.Duration) {
 	t := e.table
 	t.mu.Lock()

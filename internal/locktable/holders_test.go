@@ -57,8 +57,8 @@ func processes(k *kernel, n int) (tables []*Table) {
 	return tables
 }
 
-// The error of a wait tells who holds the lock: another process, for the leader and for those that queue
-// behind it, and this process, for those that queue behind a goroutine of it.
+// The error of a wait tells who holds the lock: another process, for the leader and for those
+// that queue behind it, and this process, for those that queue behind a goroutine of it.
 func TestWaitErrorTellsTheHolder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -202,7 +202,8 @@ func TestHoldersInAnotherProcess(t *testing.T) {
 	}
 }
 
-// A waiter has waited, even if its context is done only when it leads, before it can ask the kernel.
+// A waiter has waited, even if its context is done only when it leads, before it can ask the
+// kernel.
 func TestContextIsDoneDuringYield(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -261,7 +262,8 @@ func TestHoldersOfReplacedFile(t *testing.T) {
 	})
 }
 
-// A question about one file, which can be on a server that does not answer, delays none about another.
+// A question about one file, which can be on a server that does not answer, delays none about
+// another.
 func TestQuestionsAboutTwoFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel("slow", "fast")
@@ -288,8 +290,8 @@ func TestQuestionsAboutTwoFiles(t *testing.T) {
 	})
 }
 
-// The error of a leader names the process that holds the lock as the wait ends, not the one that held it as
-// the wait began.
+// The error of a leader names the process that holds the lock as the wait ends, not the one
+// that held it as the wait began.
 func TestWaitErrorNamesThePresentHolder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Readers that join others within a time slice do without a system call but that for the path. After it,
-// one of them checks for a writer of another process, and a new slice begins.
+// Readers that join others within a time slice do without a system call but that for the path.
+// After it, one of them checks for a writer of another process, and a new slice begins.
 func TestReadersCheckOnceASlice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -54,8 +54,9 @@ func TestReadersJoinInNewSlice(t *testing.T) {
 	})
 }
 
-// blockedReader returns a reader of process 0 that wants to join holder after the end of the time slice,
-// and is blocked in its check for a writer. A writer of process 1 waits for the holder.
+// blockedReader returns a reader of process 0 that wants to join holder after the end of the
+// time slice, and is blocked in its check for a writer. A writer of process 1 waits for the
+// holder.
 func blockedReader(t *testing.T, k *kernel, readers *Table) (holder Hold, reader *acquisition, writer <-chan error, resume func()) {
 	t.Helper()
 	holder = acquire(t, readers, Shared)
@@ -66,8 +67,8 @@ func blockedReader(t *testing.T, k *kernel, readers *Table) (holder Hold, reader
 	return holder, reader, writer, resume
 }
 
-// A reader that joins the holders becomes the only one while it checks for a writer. If it queued then,
-// nobody would lead:
+// A reader that joins the holders becomes the only one while it checks for a writer. If it
+// queued then, nobody would lead:
 //
 //	holder               reader, of the same process      writer, of another process
 //	                                                      waits for the holder; locks pending
@@ -90,8 +91,8 @@ func TestReleaseWhileReaderJoins(t *testing.T) {
 	})
 }
 
-// If the check of a reader that joins the holders fails, it gets the error, and the holders still hold the
-// lock.
+// If the check of a reader that joins the holders fails, it gets the error, and the holders
+// still hold the lock.
 func TestCheckFailsWhileReaderJoins(t *testing.T) {
 	errFail := errors.New("it fails")
 	synctest.Test(t, func(t *testing.T) {
@@ -126,8 +127,8 @@ func TestTryDoesNotQueueBehindPendingWriter(t *testing.T) {
 	})
 }
 
-// A reader does not queue behind a writer of another process on a cached path: the path may name another
-// file, of which the lock is free.
+// A reader does not queue behind a writer of another process on a cached path: the path may
+// name another file, of which the lock is free.
 func TestReaderDoesNotQueueOnCachedPath(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -147,8 +148,8 @@ func TestReaderDoesNotQueueOnCachedPath(t *testing.T) {
 	})
 }
 
-// The last holder awaits a check by a goroutine that does not hold the lock before it unlocks and closes
-// the file.
+// The last holder awaits a check by a goroutine that does not hold the lock before it unlocks
+// and closes the file.
 func TestReleaseDuringCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)

@@ -12,25 +12,29 @@ import (
 
 // The tests of this package run on a simulated kernel. This comment explains how to read them.
 //
-// What is simulated: a kernel has inodes with locks on them, paths that name inodes, and processes. A
-// proc is one process. It implements System, so each process of a test has a Table of its own:
+// What is simulated: a kernel has inodes with locks on them, paths that name inodes, and
+// processes. A proc is one process. It implements System, so each process of a test has a Table
+// of its own:
 //
 //	k := newKernel(path)                       // a kernel with one file
 //	table := New(&proc{kernel: k}, 0)          // the table of process 0
 //	other := New(&proc{kernel: k, pid: 1}, 0)  // the table of process 1
 //
-// A descriptor, in kernel_file_test.go, implements File. Descriptors own locks, as open file descriptions
-// do on Linux; with proc.ownsLocks the process owns them, and closing any descriptor of the file drops
-// them. What a Table must never do, such as closing a locked file, is recorded in kernel.faults.
+// A descriptor, in kernel_file_test.go, implements File. Descriptors own locks, as open file
+// descriptions do on Linux; with proc.ownsLocks the process owns them, and closing any
+// descriptor of the file drops them. What a Table must never do, such as closing a locked file,
+// is recorded in kernel.faults.
 //
-// How calls are scheduled: each method that stands for a system call makes a call (proc.call), which has
-// a name, such as "try" for TryLock. By default a call happens immediately. With kernel.intercept it
-// happens when the interceptor wants it to: intercept receives the call, and the goroutine that makes the
-// call is blocked until another one, or intercept itself, performs it. A wait in the kernel is not such a
-// call; it blocks until the lock is free or the context is done. With interceptWaits, which only the
-// explorer sets, a wait consists of calls, too: see descriptor.Wait.
+// How calls are scheduled: each method that stands for a system call makes a call (proc.call),
+// which has a name, such as "try" for TryLock. By default a call happens immediately. With
+// kernel.intercept it happens when the interceptor wants it to: intercept receives the call,
+// and the goroutine that makes the call is blocked until another one, or intercept itself,
+// performs it. A wait in the kernel is not such a call; it blocks until the lock is free or the
+// context is done. With interceptWaits, which only the explorer sets, a wait consists of calls,
+// too: see descriptor.Wait.
 //
-// How a test lets a call happen: holdBack intercepts the calls of one name until the test calls resume.
+// How a test lets a call happen: holdBack intercepts the calls of one name until the test calls
+// resume.
 //
 //	resume := k.holdBack("try")                    // from now on, TryLock blocks
 //	leader := goAcquire(ctx, table, r, Exclusive)  // leads, and is blocked in TryLock
@@ -38,12 +42,13 @@ import (
 //	resume()                                       // the leader's TryLock returns
 //	h := leader.mustHold(t)
 //
-// Such a test runs in a bubble of testing/synctest. There, synctest.Wait returns when every other
-// goroutine of the test is blocked; goAcquire calls it, and so returns when its goroutine has the lock or
-// waits for something. Time passes only when all goroutines are blocked, so time.Sleep lets timers fire,
-// and takes no real time.
+// Such a test runs in a bubble of testing/synctest. There, synctest.Wait returns when every
+// other goroutine of the test is blocked; goAcquire calls it, and so returns when its goroutine
+// has the lock or waits for something. Time passes only when all goroutines are blocked, so
+// time.Sleep lets timers fire, and takes no real time.
 //
-// The explorer intercepts all calls and performs them one at a time, in many orders: see explore_test.go.
+// The explorer intercepts all calls and performs them one at a time, in many orders: see
+// explore_test.go.
 
 // A kernel has files with locks on them, and processes that use them.
 type kernel struct {
@@ -51,8 +56,8 @@ type kernel struct {
 	intercept      func(*call)
 	interceptWaits bool // waits in the kernel consist of calls, too
 
-	// mu protects all that follows, and the inodes, processes and descriptors. A function that is given
-	// to proc.call runs under mu.
+	// mu protects all that follows, and the inodes, processes and descriptors. A function that
+	// is given to proc.call runs under mu.
 	mu        sync.Mutex
 	changed   chan struct{} // closed when a lock is dropped or a context is done
 	paths     map[string]*inode
@@ -273,8 +278,8 @@ func (p *proc) Watch(ID, Mode) (<-chan struct{}, func(bool)) { return nil, func(
 
 func (p *proc) Sleep(d time.Duration) { time.Sleep(d) }
 
-// descriptor opens path. A descriptor of a path that contains "read-only" permits only the mode for which
-// it was opened.
+// descriptor opens path. A descriptor of a path that contains "read-only" permits only the mode
+// for which it was opened.
 func (p *proc) descriptor(path string, mode Mode) (*descriptor, ID) {
 	d := &descriptor{proc: p, ino: p.paths[path]}
 	if strings.Contains(path, "read-only") {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A queue has the goroutines that wait for one lock file, in order of arrival. Any of them can leave it
-// in constant time.
+// A queue has the goroutines that wait for one lock file, in order of arrival. Any of them can
+// leave it in constant time.
 type queue struct{ head, tail *waiter }
 
 // A waiter is one goroutine in a queue.
@@ -78,8 +78,8 @@ func (w *waiter) resolve(o outcome) {
 	close(w.resolved)
 }
 
-// block blocks until w is resolved or ctx is done. Thousands of goroutines may be here, so their stacks
-// should not grow beyond the 2 kB that each begins with: see BenchmarkWaiters.
+// block blocks until w is resolved or ctx is done. Thousands of goroutines may be here, so
+// their stacks should not grow beyond the 2 kB that each begins with: see BenchmarkWaiters.
 //
 //go:noinline
 func (w *waiter) block(ctx context.Context) {

@@ -4,16 +4,17 @@ import "time"
 
 // As long as somebody waits, an entry rechecks from time to time what nothing reports:
 //
-//   - The path of a waiter may have come to name another file, while the holder of the old one goes on.
-//     The waiter starts over on the new file.
-//   - Readers may hold the lock by now, where a writer of another process held it. A writer that waits for
-//     them as the leader locks pending, so that no more of them overtake it.
+//   - The path of a waiter may have come to name another file, while the holder of the old one
+//     goes on. The waiter starts over on the new file.
+//   - Readers may hold the lock by now, where a writer of another process held it. A writer
+//     that waits for them as the leader locks pending, so that no more of them overtake it.
 //   - Another process may hold the lock by now, which the error of a wait should tell.
-//   - A writer of another process may have given up. Readers of this process that queue behind it can hold
-//     the lock together with others.
+//   - A writer of another process may have given up. Readers of this process that queue behind
+//     it can hold the lock together with others.
 //
-// The first recheck comes firstRecheck after the first waiter. Each later interval is five times as long,
-// up to maxRecheck: one recheck of an otherwise idle process costs some 0.3 ms of its runtime's work.
+// The first recheck comes firstRecheck after the first waiter. Each later interval is five
+// times as long, up to maxRecheck: one recheck of an otherwise idle process costs some 0.3 ms
+// of its runtime's work.
 const (
 	firstRecheck = 8 * time.Millisecond
 	maxRecheck   = time.Second
@@ -27,9 +28,9 @@ type recheck struct {
 	next    time.Duration // the interval after this recheck, or from now
 }
 
-// beginLocked is called when a goroutine is the first to wait. Where goroutines take turns that happens
-// all the time. So the timer is not stopped when the last wait ends; it fires once more, and is not set
-// again.
+// beginLocked is called when a goroutine is the first to wait. Where goroutines take turns that
+// happens all the time. So the timer is not stopped when the last wait ends; it fires once
+// more, and is not set again.
 func (c *recheck) beginLocked(e *entry) {
 	c.next = e.table.firstRecheck
 	if !c.running && (c.setTo == 0 || c.setTo > c.next) {
@@ -134,9 +135,9 @@ func (e *entry) recheckLeader(isStale map[string]bool) {
 	}
 }
 
-// admitReaders makes the readers at the head of the queue holders beside others, unless a writer of another
-// process waits for those. It is called when a writer ahead of them, of this process or of another, may have
-// given up.
+// admitReaders makes the readers at the head of the queue holders beside others, unless a
+// writer of another process waits for those. It is called when a writer ahead of them, of this
+// process or of another, may have given up.
 func (e *entry) admitReaders() {
 	t := e.table
 	t.mu.Lock()

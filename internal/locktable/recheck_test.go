@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// If the path of a waiter comes to name another file, or none, while the holder of the old file goes on,
-// the waiter starts over before long, however rarely it polls: as the leader and behind it, with any
-// context, and also if it arrives after others have waited for long.
+// If the path of a waiter comes to name another file, or none, while the holder of the old file
+// goes on, the waiter starts over before long, however rarely it polls: as the leader and
+// behind it, with any context, and also if it arrives after others have waited for long.
 func TestRecheckFindsReplacedFile(t *testing.T) {
 	for _, ownsLocks := range []bool{false, true} {
 		for _, heldBy := range []string{"same process", "other process"} {
@@ -79,7 +79,8 @@ func TestRecheckAfterPolling(t *testing.T) {
 	})
 }
 
-// The first recheck comes soon, also if the last wait was long ago, or its rechecks had become rare.
+// The first recheck comes soon, also if the last wait was long ago, or its rechecks had become
+// rare.
 func TestRecheckBeginsSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -140,8 +141,8 @@ func TestRechecksAreRare(t *testing.T) {
 	})
 }
 
-// A writer that waits in the kernel locks pending when readers hold the lock, where a writer held it when
-// the wait began. With ReaderPreference it does not.
+// A writer that waits in the kernel locks pending when readers hold the lock, where a writer
+// held it when the wait began. With ReaderPreference it does not.
 func TestRecheckLocksPending(t *testing.T) {
 	for _, readerPreference := range []bool{false, true} {
 		t.Run(fmt.Sprintf("ReaderPreference=%v", readerPreference), func(t *testing.T) {
@@ -170,8 +171,8 @@ func TestRecheckLocksPending(t *testing.T) {
 	}
 }
 
-// If a wait ends while a check locks pending, the leader awaits the check before it unlocks the file:
-// otherwise pending would stay locked.
+// If a wait ends while a check locks pending, the leader awaits the check before it unlocks the
+// file: otherwise pending would stay locked.
 func TestCancelDuringCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -197,7 +198,8 @@ func TestCancelDuringCheck(t *testing.T) {
 	})
 }
 
-// A recheck that begins while another one is running leaves the work to that one, and later rechecks run.
+// A recheck that begins while another one is running leaves the work to that one, and later
+// rechecks run.
 func TestRechecksDoNotOverlap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)

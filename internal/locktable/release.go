@@ -2,12 +2,13 @@ package locktable
 
 import "time"
 
-// release ends one hold. If path is not empty, it is known to name the file. The last holder does one of
-// three things:
+// release ends one hold. If path is not empty, it is known to name the file. The last holder
+// does one of three things:
 //
-//   - If a writer is next in the queue after a writer, and the time slice is not over, it hands the lock on
-//     without a system call.
-//   - If readers are next after a writer, and the time slice is not over, it downgrades the lock for them.
+//   - If a writer is next in the queue after a writer, and the time slice is not over, it hands
+//     the lock on without a system call.
+//   - If readers are next after a writer, and the time slice is not over, it downgrades the
+//     lock for them.
 //   - Otherwise it unlocks the file and steps down.
 func (e *entry) release(path string) error {
 	t := e.table
@@ -65,9 +66,9 @@ func (e *entry) unlockAndStepDown(keep bool) error {
 	return err
 }
 
-// stepDown is called by a leader that has not locked the file: the next in the queue leads, if there is
-// one. It closes the descriptors of the entry, but for the one to lock it through if keep is true and
-// somebody may use that.
+// stepDown is called by a leader that has not locked the file: the next in the queue leads, if
+// there is one. It closes the descriptors of the entry, but for the one to lock it through if
+// keep is true and somebody may use that.
 func (e *entry) stepDown(keep bool) (err error) {
 	t := e.table
 	t.mu.Lock()
@@ -98,9 +99,9 @@ func (e *entry) stepDown(keep bool) (err error) {
 	return err
 }
 
-// closeIdle closes the descriptor of an entry that has been idle for idleTimeout. For an entry that is not
-// idle now, its release will schedule closeIdle again. One without a descriptor has left the table, which
-// may have another entry for the file.
+// closeIdle closes the descriptor of an entry that has been idle for idleTimeout. For an entry
+// that is not idle now, its release will schedule closeIdle again. One without a descriptor has
+// left the table, which may have another entry for the file.
 func (e *entry) closeIdle() {
 	t := e.table
 	t.mu.Lock()

@@ -78,8 +78,8 @@ func TestCloseErrorWithSecondDescriptor(t *testing.T) {
 	}
 }
 
-// The descriptor of a free lock is used again, also if other processes have held the lock meanwhile. It
-// is closed when this process has not used it for the idle timeout.
+// The descriptor of a free lock is used again, also if other processes have held the lock
+// meanwhile. It is closed when this process has not used it for the idle timeout.
 func TestIdleDescriptor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -194,8 +194,8 @@ func TestDowngradeFails(t *testing.T) {
 	})
 }
 
-// A reader for which the lock is being downgraded gives up meanwhile. The writer behind it does not become a
-// holder of the shared lock:
+// A reader for which the lock is being downgraded gives up meanwhile. The writer behind it does
+// not become a holder of the shared lock:
 //
 //	last holder, a writer     reader       writer
 //	                          queues       queues
@@ -227,8 +227,8 @@ func TestCancelDuringDowngrade(t *testing.T) {
 	})
 }
 
-// The garbage collector collects an entry that nobody uses, and its timers, however rarely its waiters
-// would have polled.
+// The garbage collector collects an entry that nobody uses, and its timers, however rarely its
+// waiters would have polled.
 func TestEntryIsCollected(t *testing.T) {
 	k := newKernel(path)
 	table := New(&proc{kernel: k}, 0)

@@ -47,8 +47,8 @@ func TestQueueOfReplacedFile(t *testing.T) {
 	}
 }
 
-// The same holds for waiters behind a leader that finds the file replaced while it is locking, and closes
-// its descriptor.
+// The same holds for waiters behind a leader that finds the file replaced while it is locking,
+// and closes its descriptor.
 func TestQueueBehindLeaderOfReplacedFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -79,8 +79,8 @@ func TestQueueBehindLeaderOfReplacedFile(t *testing.T) {
 	})
 }
 
-// A holder may remove the file as the last thing before its release. The next waiter of the process starts
-// over on a new file: another process may lock that one, too.
+// A holder may remove the file as the last thing before its release. The next waiter of the
+// process starts over on a new file: another process may lock that one, too.
 func TestHolderRemovesFile(t *testing.T) {
 	for _, next := range []Mode{Shared, Exclusive} {
 		t.Run(next.String(), func(t *testing.T) {
@@ -103,8 +103,9 @@ func TestHolderRemovesFile(t *testing.T) {
 	}
 }
 
-// A goroutine that opens a file which another goroutine has locked meanwhile does not close it until the
-// lock is released: where locks belong to the process, closing it would drop the lock.
+// A goroutine that opens a file which another goroutine has locked meanwhile does not close it
+// until the lock is released: where locks belong to the process, closing it would drop the
+// lock.
 func TestSecondDescriptorStaysOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -123,8 +124,8 @@ func TestSecondDescriptorStaysOpen(t *testing.T) {
 	})
 }
 
-// After a replacement of the file, tries open no more and more descriptors, which would all have to stay
-// open while the lock on the new file is held.
+// After a replacement of the file, tries open no more and more descriptors, which would all
+// have to stay open while the lock on the new file is held.
 func TestTriesAfterReplacement(t *testing.T) {
 	k := newKernel(path)
 	table := New(&proc{kernel: k}, time.Hour)
@@ -143,7 +144,8 @@ func TestTriesAfterReplacement(t *testing.T) {
 	release(t, h)
 }
 
-// A try is not refused because of a lock on the file that the path named when the lock was last released.
+// A try is not refused because of a lock on the file that the path named when the lock was last
+// released.
 func TestTryDoesNotTrustCachedPath(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -163,8 +165,8 @@ func TestTryDoesNotTrustCachedPath(t *testing.T) {
 	})
 }
 
-// A goroutine does not queue on a cached path, unless the lock was released a moment ago: the path may name
-// another file, of which the lock is free.
+// A goroutine does not queue on a cached path, unless the lock was released a moment ago: the
+// path may name another file, of which the lock is free.
 func TestNoQueueOnCachedPath(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -183,8 +185,8 @@ func TestNoQueueOnCachedPath(t *testing.T) {
 	})
 }
 
-// A try that finds a lock on the file refused looks whether the path still names that file. If not, it
-// starts over on the new file.
+// A try that finds a lock on the file refused looks whether the path still names that file. If
+// not, it starts over on the new file.
 func TestTryDuringReplacement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -220,8 +222,8 @@ func TestReplacementAfterRelease(t *testing.T) {
 	}
 }
 
-// Release reports a replacement of the file while the lock is held, but not an error of the system, which
-// leaves that open.
+// Release reports a replacement of the file while the lock is held, but not an error of the
+// system, which leaves that open.
 func TestReleaseReportsReplacement(t *testing.T) {
 	k := newKernel(path)
 	p := &proc{kernel: k, fail: map[string]error{}}
@@ -270,8 +272,8 @@ func TestWaiterOutlastsReplacements(t *testing.T) {
 	})
 }
 
-// However paths move between files, the table knows at most one file by a path and one path of a file,
-// and knows only files that it has entries for.
+// However paths move between files, the table knows at most one file by a path and one path of
+// a file, and knows only files that it has entries for.
 func TestPathsMove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel("a", "b", "c")

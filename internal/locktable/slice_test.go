@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Handing the lock on within a time slice takes one system call, by which the holder makes sure that the
-// path names the file.
+// Handing the lock on within a time slice takes one system call, by which the holder makes sure
+// that the path names the file.
 func TestHandOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -20,8 +20,8 @@ func TestHandOn(t *testing.T) {
 	})
 }
 
-// mustHandOn checks that a writer which has the lock without a time slice hands it on to another, in one
-// system call.
+// mustHandOn checks that a writer which has the lock without a time slice hands it on to
+// another, in one system call.
 func mustHandOn(t *testing.T, k *kernel, table *Table) {
 	t.Helper()
 	h := acquire(t, table, Exclusive)
@@ -44,8 +44,8 @@ func handsOn(t *testing.T, k *kernel, h Hold, waiter *acquisition) {
 	waiter.mustHold(t)
 }
 
-// Within a time slice a writer downgrades the lock for readers that are next in the queue. After it, the
-// writer unlocks the file, so that other processes can lock it.
+// Within a time slice a writer downgrades the lock for readers that are next in the queue.
+// After it, the writer unlocks the file, so that other processes can lock it.
 func TestHandOnToReaders(t *testing.T) {
 	for _, test := range []struct {
 		name                string
@@ -85,8 +85,8 @@ func TestHandOnToReaders(t *testing.T) {
 	}
 }
 
-// A time slice does not outlast the leadership that has to wait for another process: a writer that acquires
-// the lock afterwards has a slice of its own.
+// A time slice does not outlast the leadership that has to wait for another process: a writer
+// that acquires the lock afterwards has a slice of its own.
 func TestSliceBeginsAfterWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -104,7 +104,8 @@ func TestSliceBeginsAfterWait(t *testing.T) {
 	})
 }
 
-// An entry that becomes idle because all waiters have given up keeps no time slice, and owes no yield.
+// An entry that becomes idle because all waiters have given up keeps no time slice, and owes no
+// yield.
 func TestNoSliceWhileIdle(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -154,8 +155,8 @@ func TestSlices(t *testing.T) {
 	})
 }
 
-// loop has n goroutines acquire the lock, hold it for a while, and release it, until ctx is done. It
-// returns how often they have held it.
+// loop has n goroutines acquire the lock, hold it for a while, and release it, until ctx is
+// done. It returns how often they have held it.
 func loop(t *testing.T, ctx context.Context, table *Table, n int, hold time.Duration) int64 {
 	var loops sync.WaitGroup
 	var holds atomic.Int64
@@ -178,8 +179,9 @@ func loop(t *testing.T, ctx context.Context, table *Table, n int, hold time.Dura
 	return holds.Load()
 }
 
-// A process does not wait for longer than a slice beside a busy one, also if it is not always ready to run:
-// schedulers, and the hosts of virtual machines, can keep it from running for some milliseconds.
+// A process does not wait for longer than a slice beside a busy one, also if it is not always
+// ready to run: schedulers, and the hosts of virtual machines, can keep it from running for
+// some milliseconds.
 func TestDelayedProcessBesideBusyOne(t *testing.T) {
 	const hold = 100 * time.Microsecond
 	synctest.Test(t, func(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// The explorer has few goroutines. Here the queue is long: a waiter is canceled at any moment, also at
-// that of its grant, and the waiters behind it still acquire the lock.
+// The explorer has few goroutines. Here the queue is long: a waiter is canceled at any moment,
+// also at that of its grant, and the waiters behind it still acquire the lock.
 func TestStress(t *testing.T) {
 	for _, ownsLocks := range []bool{false, true} {
 		t.Run(fmt.Sprintf("ownsLocks=%v", ownsLocks), func(t *testing.T) {
@@ -46,7 +46,8 @@ type stress struct {
 
 const exclusiveWeight = 1000
 
-// work acquires and releases the lock a hundred times, with contexts that are done after a random time.
+// work acquires and releases the lock a hundred times, with contexts that are done after a
+// random time.
 func (s *stress) work(t *testing.T, table *Table, path string) {
 	for range 100 {
 		mode := Mode(1 + rand.N(2))

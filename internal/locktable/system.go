@@ -24,48 +24,50 @@ func (m Mode) String() string {
 	return "exclusive"
 }
 
-// ID identifies a file, under whatever path it is opened: by device and inode number, or by volume serial
-// number and file index.
+// ID identifies a file, under whatever path it is opened: by device and inode number, or by
+// volume serial number and file index.
 type ID struct{ Volume, File uint64 }
 
-// A System opens lock files and tells them apart. Its methods may be called by any number of goroutines.
+// A System opens lock files and tells them apart. Its methods may be called by any number of
+// goroutines.
 type System interface {
-	// Identify returns the identity of the regular file that path names. Its error wraps fs.ErrNotExist
-	// if there is no such file.
+	// Identify returns the identity of the regular file that path names. Its error wraps
+	// fs.ErrNotExist if there is no such file.
 	Identify(path string) (ID, error)
 
 	// SameFile reports whether path names the file id now. It returns an error if it cannot tell.
 	SameFile(path string, id ID) (bool, error)
 
-	// Open opens the regular file that path names, so that it can be locked in mode. It creates nothing
-	// and does not block. It may return ErrBusy, or an error that wraps ErrRetry.
+	// Open opens the regular file that path names, so that it can be locked in mode. It creates
+	// nothing and does not block. It may return ErrBusy, or an error that wraps ErrRetry.
 	Open(path string, mode Mode) (File, ID, error)
 
-	// Create is like Open, but first creates the file and its parent directories if they do not exist.
+	// Create is like Open, but first creates the file and its parent directories if they do not
+	// exist.
 	Create(path string, mode Mode, perm fs.FileMode) (File, ID, error)
 
-	// Watch returns a channel that receives when another process has released the lock, so that it may
-	// now be possible to lock the file in mode. The channel is nil if the system does not report
-	// releases. The caller must call stop, and tell whether it has locked the file.
+	// Watch returns a channel that receives when another process has released the lock, so that
+	// it may now be possible to lock the file in mode. The channel is nil if the system does
+	// not report releases. The caller must call stop, and tell whether it has locked the file.
 	Watch(id ID, mode Mode) (released <-chan struct{}, stop func(locked bool))
 
-	// Holders returns the holders of the lock on the file id in other processes, and those that wait for
-	// it, as far as they are known. The file f is open, or nil if it cannot be opened. A process of which
-	// nothing else is known has no PID.
+	// Holders returns the holders of the lock on the file id in other processes, and those that
+	// wait for it, as far as they are known. The file f is open, or nil if it cannot be opened.
+	// A process of which nothing else is known has no PID.
 	Holders(id ID, f File) ([]Holder, error)
 
 	// Sleep is time.Sleep, exact to a fraction of a millisecond where the system can do that.
 	Sleep(time.Duration)
 }
 
-// A File is an open descriptor of a lock file. Only one goroutine at a time may call its methods, with two
-// exceptions: any number of them may call Pending, Holder and Duplicate, and one may call LockPending while
-// another is in Wait.
+// A File is an open descriptor of a lock file. Only one goroutine at a time may call its
+// methods, with two exceptions: any number of them may call Pending, Holder and Duplicate, and
+// one may call LockPending while another is in Wait.
 //
 // Any method that returns an error may wrap ErrRetry.
 type File interface {
-	// Permits reports whether the file can be locked in mode through this descriptor. One that is open
-	// only for reading permits no exclusive lock.
+	// Permits reports whether the file can be locked in mode through this descriptor. One that
+	// is open only for reading permits no exclusive lock.
 	Permits(mode Mode) bool
 
 	// TryLock locks the file in mode if no other process prevents it, and reports whether it did.
@@ -74,47 +76,50 @@ type File interface {
 	// CanWait reports whether Wait may be supported now.
 	CanWait() bool
 
-	// Wait locks the file in mode, blocking until it has done so or ctx is done. In the latter case it
-	// returns ctx.Err(), and the file may be locked or not until Unlock is called.
+	// Wait locks the file in mode, blocking until it has done so or ctx is done. In the latter
+	// case it returns ctx.Err(), and the file may be locked or not until Unlock is called.
 	//
-	// It returns an error that wraps errors.ErrUnsupported if the kernel cannot wait in this way, on this
-	// system, on this file system, or at the moment. The caller has to poll then.
+	// It returns an error that wraps errors.ErrUnsupported if the kernel cannot wait in this
+	// way, on this system, on this file system, or at the moment. The caller has to poll then.
 	Wait(ctx context.Context, mode Mode) error
 
-	// LockPending is called by a writer that waits. If readers of other processes hold the lock, it keeps
-	// new readers from acquiring it until Unlock. It does not block, and does nothing if a writer holds
-	// the lock: a waiter can be stopped, by Ctrl-Z or a debugger, and would keep all readers waiting after
-	// that writer has released the lock.
+	// LockPending is called by a writer that waits. If readers of other processes hold the
+	// lock, it keeps new readers from acquiring it until Unlock. It does not block, and does
+	// nothing if a writer holds the lock: a waiter can be stopped, by Ctrl-Z or a debugger, and
+	// would keep all readers waiting after that writer has released the lock.
 	LockPending() error
 
-	// Pending reports whether a writer of another process keeps new readers from acquiring the lock.
+	// Pending reports whether a writer of another process keeps new readers from acquiring the
+	// lock.
 	Pending() (bool, error)
 
-	// Holder returns a holder of the lock in another process, or false if there is none, or none is known.
-	// It takes no longer than TryLock. Any number of goroutines may call it.
+	// Holder returns a holder of the lock in another process, or false if there is none, or
+	// none is known. It takes no longer than TryLock. Any number of goroutines may call it.
 	Holder() (Holder, bool)
 
-	// Downgrade converts an exclusive lock to a shared one. There is no moment at which another process
-	// can lock the file exclusively. If it fails, the lock is still exclusive.
+	// Downgrade converts an exclusive lock to a shared one. There is no moment at which another
+	// process can lock the file exclusively. If it fails, the lock is still exclusive.
 	Downgrade() error
 
 	// Unlock undoes all that TryLock, Wait and LockPending have done.
 	Unlock() error
 
-	// Duplicate returns another descriptor of the same open file description, through which another process
-	// can hold the lock as well. Its error wraps errors.ErrUnsupported if the lock belongs to this process.
+	// Duplicate returns another descriptor of the same open file description, through which
+	// another process can hold the lock as well. Its error wraps errors.ErrUnsupported if the
+	// lock belongs to this process.
 	Duplicate() (*os.File, error)
 
 	Close() error
 }
 
 var (
-	// ErrBusy is returned by Open and Create if another process keeps the file from being opened, for
-	// now: it has a lease on the file (fcntl(2)), and has been asked to give that up.
+	// ErrBusy is returned by Open and Create if another process keeps the file from being
+	// opened, for now: it has a lease on the file (fcntl(2)), and has been asked to give that
+	// up.
 	ErrBusy = errors.New("lock is held by another process")
 
-	// ErrRetry is wrapped by errors after which acquiring has to start over, since the path may now name
-	// another file, or none.
+	// ErrRetry is wrapped by errors after which acquiring has to start over, since the path may
+	// now name another file, or none.
 	ErrRetry = errors.New("lock file keeps changing")
 )
 
@@ -138,8 +143,8 @@ type Request struct {
 
 // Options say how a caller waits for a lock. Requests may share them.
 type Options struct {
-	// Delay and MaxDelay are the intervals between tries where the kernel does not do the waiting: see
-	// schedule.
+	// Delay and MaxDelay are the intervals between tries where the kernel does not do the
+	// waiting: see schedule.
 	Delay, MaxDelay time.Duration
 
 	Perm fs.FileMode // of a file that has to be created, before umask

@@ -1,15 +1,17 @@
 // Package locktable makes the goroutines of one process share a lock file as processes do.
 //
-// The kernel's file locks belong to a process or to an open file description, never to a goroutine.
-// Therefore the process keeps one entry for each lock file that it uses, by the identity of the file and
-// not by its path. An entry has one descriptor, a queue of waiting goroutines, and at times a leader: the
-// only goroutine that may open, lock, unlock and close the file.
+// The kernel's file locks belong to a process or to an open file description, never to a
+// goroutine. Therefore the process keeps one entry for each lock file that it uses, by the
+// identity of the file and not by its path. An entry has one descriptor, a queue of waiting
+// goroutines, and at times a leader: the only goroutine that may open, lock, unlock and close
+// the file.
 //
 // The operating system is behind [System] and [File], so this package is the same on all of them.
 //
-// To read it, begin with the states of an entry (entry.go), and follow a request downward: acquire.go,
-// wait.go if another process holds the lock, release.go. No file calls one that stands before it there.
-// Beside them, recheck.go finds what nothing reports, and holders.go tells who holds the lock.
+// To read it, begin with the states of an entry (entry.go), and follow a request downward:
+// acquire.go, wait.go if another process holds the lock, release.go. No file calls one that
+// stands before it there. Beside them, recheck.go finds what nothing reports, and holders.go
+// tells who holds the lock.
 package locktable
 
 import (
@@ -23,8 +25,8 @@ import (
 type Table struct {
 	system System
 
-	// idleTimeout is how long the descriptor of a free lock stays open for the next acquire. It is closed
-	// after twice that time at the latest.
+	// idleTimeout is how long the descriptor of a free lock stays open for the next acquire. It
+	// is closed after twice that time at the latest.
 	idleTimeout time.Duration
 
 	// These are the constants of those names, except in tests.
@@ -39,7 +41,8 @@ type Table struct {
 	checking turns[*entry]     // to use the file of an entry, beside its leader or its holders
 }
 
-// New returns an empty table. A process must have only one per System: tables do not know of each other.
+// New returns an empty table. A process must have only one per System: tables do not know of
+// each other.
 func New(system System, idleTimeout time.Duration) *Table {
 	return &Table{
 		system:       system,
@@ -64,7 +67,8 @@ func (t *Table) entryLocked(id ID) *entry {
 	return e
 }
 
-// setPathLocked notes that path names the file of e now, or, if path is empty, that no path is known to.
+// setPathLocked notes that path names the file of e now, or, if path is empty, that no path is
+// known to.
 func (t *Table) setPathLocked(e *entry, path string) {
 	if path == e.path {
 		return

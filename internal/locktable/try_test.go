@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A try that arrives while the leader is locking waits for the answer of the kernel, but neither until
-// the leader has acquired the lock, nor until the leader releases it.
+// A try that arrives while the leader is locking waits for the answer of the kernel, but
+// neither until the leader has acquired the lock, nor until the leader releases it.
 func TestTryWaitsForTheKernel(t *testing.T) {
 	for _, heldBy := range []string{"nobody", "other process"} {
 		t.Run(heldBy, func(t *testing.T) {
@@ -53,7 +53,8 @@ func TestTryWhileLeaderWaits(t *testing.T) {
 	})
 }
 
-// A try that arrives during a release acquires the lock, also if the holder had to wait for the lock.
+// A try that arrives during a release acquires the lock, also if the holder had to wait for the
+// lock.
 func TestTryDuringRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -75,8 +76,8 @@ func TestTryDuringRelease(t *testing.T) {
 	})
 }
 
-// A reader that leads after a canceled writer is locking. A reader's try that arrives meanwhile acquires
-// the lock together with it.
+// A reader that leads after a canceled writer is locking. A reader's try that arrives meanwhile
+// acquires the lock together with it.
 func TestTryAfterLeaderIsCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)
@@ -102,8 +103,8 @@ func TestTryAfterLeaderIsCanceled(t *testing.T) {
 	})
 }
 
-// A try that arrives while the leader is locking, and queues behind a waiter, is refused once the file is
-// locked.
+// A try that arrives while the leader is locking, and queues behind a waiter, is refused once
+// the file is locked.
 func TestTryBehindWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel(path)

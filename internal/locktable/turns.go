@@ -1,7 +1,7 @@
 package locktable
 
-// turns are for what one goroutine at a time does, for each key. Table.mu protects them. A channel is
-// closed when the turn is over.
+// turns are for what one goroutine at a time does, for each key. Table.mu protects them. A
+// channel is closed when the turn is over.
 type turns[K comparable] map[K]chan struct{}
 
 // takeLocked takes the turn for key. If another goroutine has it, it returns false.

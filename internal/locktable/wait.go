@@ -16,8 +16,8 @@ type leader struct {
 	blocked   bool                    // in the kernel
 }
 
-// wait waits until it has locked the file, for a leader that has found it locked. A recheck can interrupt
-// the wait.
+// wait waits until it has locked the file, for a leader that has found it locked. A recheck can
+// interrupt the wait.
 func (e *entry) wait(ctx context.Context, r *Request, mode Mode) error {
 	interruptible, interrupt := context.WithCancelCause(ctx)
 	defer interrupt(nil)
@@ -28,8 +28,8 @@ func (e *entry) wait(ctx context.Context, r *Request, mode Mode) error {
 
 	err := e.blockOrPoll(interruptible, r, mode)
 
-	// The kernel may have granted the lock as ctx was done, or as the wait was interrupted. The cause is
-	// read first: a moment later ctx could be done, and be taken for the cause.
+	// The kernel may have granted the lock as ctx was done, or as the wait was interrupted. The
+	// cause is read first: a moment later ctx could be done, and be taken for the cause.
 	cause := context.Cause(interruptible)
 	switch {
 	case ctx.Err() != nil:
@@ -40,8 +40,8 @@ func (e *entry) wait(ctx context.Context, r *Request, mode Mode) error {
 	return err
 }
 
-// blockOrPoll blocks in the kernel if it can, and polls otherwise. It tries to block each time: there may be
-// a thread for it now.
+// blockOrPoll blocks in the kernel if it can, and polls otherwise. It tries to block each time:
+// there may be a thread for it now.
 func (e *entry) blockOrPoll(ctx context.Context, r *Request, mode Mode) (err error) {
 	released, stop := e.table.system.Watch(e.id, mode)
 	defer func() { stop(err == nil) }()
@@ -67,8 +67,8 @@ func (e *entry) blockOrPoll(ctx context.Context, r *Request, mode Mode) (err err
 	}
 }
 
-// block blocks in the kernel. While it does, a recheck may use the file. Those that give up meanwhile, and
-// the caller if ctx is done, tell who holds the lock: see waitError.
+// block blocks in the kernel. While it does, a recheck may use the file. Those that give up
+// meanwhile, and the caller if ctx is done, tell who holds the lock: see waitError.
 func (e *entry) block(ctx context.Context, mode Mode) error {
 	if !e.file.CanWait() {
 		return errors.ErrUnsupported
@@ -97,15 +97,17 @@ func (e *entry) block(ctx context.Context, mode Mode) error {
 	return err
 }
 
-// A schedule tells a leader that polls when to try again. The first intervals double, from a millisecond
-// to Delay; each later one is longer by Delay, up to MaxDelay. Each is shortened at random, by up to a
-// half: tries at fixed times could always miss a lock that is free at fixed times.
+// A schedule tells a leader that polls when to try again. The first intervals double, from a
+// millisecond to Delay; each later one is longer by Delay, up to MaxDelay. Each is shortened at
+// random, by up to a half: tries at fixed times could always miss a lock that is free at fixed
+// times.
 type schedule struct {
 	*Options
 	interval time.Duration
 }
 
-// sleep sleeps until the next try, or until released receives. It returns an error if ctx is done first.
+// sleep sleeps until the next try, or until released receives. It returns an error if ctx is
+// done first.
 func (s *schedule) sleep(ctx context.Context, released <-chan struct{}) error {
 	t := time.NewTimer(s.interval - rand.N(s.interval/2+1))
 	defer t.Stop()

@@ -1,12 +1,13 @@
 //go:build unix
 
-// Package posix provides what lock files need of a POSIX system: record locks, with a wait that ends with a
-// context where the kernel can be made to do that, and the identity of the file that a path names.
+// Package posix provides what lock files need of a POSIX system: record locks, with a wait that
+// ends with a context where the kernel can be made to do that, and the identity of the file
+// that a path names.
 //
-// Record locks have two forms. Locks of the process-owned form (F_SETLK) are dropped when the process closes
-// any descriptor of the file. Locks of the other form (F_OFD_SETLK; Linux, fcntl(2)) belong to the open file
-// description. Locks exclude each other whatever their forms, except for process-owned locks of the same
-// process.
+// Record locks have two forms. Locks of the process-owned form (F_SETLK) are dropped when the
+// process closes any descriptor of the file. Locks of the other form (F_OFD_SETLK; Linux,
+// fcntl(2)) belong to the open file description. Locks exclude each other whatever their forms,
+// except for process-owned locks of the same process.
 package posix
 
 import (
@@ -16,12 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ForceProcessOwned makes the package use only the process-owned form, so that tests on Linux can run what
-// other systems run. It must be set before the first lock.
+// ForceProcessOwned makes the package use only the process-owned form, so that tests on Linux
+// can run what other systems run. It must be set before the first lock.
 var ForceProcessOwned atomic.Bool
 
-// A Range is a part of the file, [Start, Start+Len). A Len of 0 extends it to the largest offset, 2⁶³-1,
-// however long the file is.
+// A Range is a part of the file, [Start, Start+Len). A Len of 0 extends it to the largest
+// offset, 2⁶³-1, however long the file is.
 type Range struct{ Start, Len int64 }
 
 // Whole is the whole file, which is what Python's fcntl.lockf(fd, cmd) locks.
@@ -35,9 +36,9 @@ type Lock struct {
 	Blocked bool  // it is not held, but waited for
 }
 
-// A Descriptor is an open file to lock. Only one goroutine at a time may call its methods, with two
-// exceptions: any number of them may call Conflict, and another may call any method but Wait while one is
-// in Wait.
+// A Descriptor is an open file to lock. Only one goroutine at a time may call its methods, with
+// two exceptions: any number of them may call Conflict, and another may call any method but
+// Wait while one is in Wait.
 type Descriptor struct {
 	FD int
 
@@ -50,8 +51,9 @@ func New(fd int, dev uint64) Descriptor {
 	return Descriptor{FD: fd, fileSystem: newFileSystem(fd, dev)}
 }
 
-// OwnRangesConflict reports whether locks of the same owner exclude each other where they overlap. They do
-// on SMB, which also cannot convert a lock, and unlocks only whole ranges that were locked.
+// OwnRangesConflict reports whether locks of the same owner exclude each other where they
+// overlap. They do on SMB, which also cannot convert a lock, and unlocks only whole ranges that
+// were locked.
 func (d *Descriptor) OwnRangesConflict() bool { return d.fileSystem.isSMB() }
 
 // TryLock locks r if no lock of another owner prevents it, and reports whether it did. The type is
@@ -66,10 +68,10 @@ func (d *Descriptor) TryLock(typ int16, r Range) (bool, error) {
 		case unix.EAGAIN:
 			return false, nil
 		case unix.EACCES:
-			// POSIX lets a system return EACCES for a lock that is held, and the SMB client of Linux
-			// does. But it may also be a refusal, as by AppArmor. Nobody need hold a lock then, and a wait
-			// for its release would never end. A holder may also have released the lock before Conflict
-			// asked, but not that many times in a row.
+			// POSIX lets a system return EACCES for a lock that is held, and the SMB client of
+			// Linux does. But it may also be a refusal, as by AppArmor. Nobody need hold a lock
+			// then, and a wait for its release would never end. A holder may also have released
+			// the lock before Conflict asked, but not that many times in a row.
 			held, err := d.Conflict(typ, r)
 			if err == nil && held.Type != unix.F_UNLCK {
 				return false, nil
@@ -88,8 +90,8 @@ func (d *Descriptor) Unlock(r Range) error {
 	return d.call(setlkOFD, unix.F_SETLK, &lk)
 }
 
-// Conflict returns a lock of another owner that prevents one of the given type on r. If there is none, its
-// Type is unix.F_UNLCK.
+// Conflict returns a lock of another owner that prevents one of the given type on r. If there
+// is none, its Type is unix.F_UNLCK.
 func (d *Descriptor) Conflict(typ int16, r Range) (unix.Flock_t, error) {
 	lk := newFlock(typ, r)
 	err := d.call(getlkOFD, unix.F_GETLK, &lk)
@@ -100,8 +102,9 @@ func newFlock(typ int16, r Range) unix.Flock_t {
 	return unix.Flock_t{Type: typ, Whence: io.SeekStart, Start: r.Start, Len: r.Len}
 }
 
-// OwnedByProcess reports whether a lock belongs to the process: closing another descriptor of the file drops
-// it, too. On Linux that depends on the file system, and is known for sure once the file has been locked.
+// OwnedByProcess reports whether a lock belongs to the process: closing another descriptor of
+// the file drops it, too. On Linux that depends on the file system, and is known for sure once
+// the file has been locked.
 func (d *Descriptor) OwnedByProcess() bool {
 	return setlkOFD == unsupported || d.processOwned || ForceProcessOwned.Load()
 }
@@ -118,8 +121,8 @@ func (d *Descriptor) call(ofd, processOwned int, lk *unix.Flock_t) error {
 	return ignoringEINTR(d.FD, processOwned, lk)
 }
 
-// ignoringEINTR calls fcntl(2) again as long as signals interrupt it. The runtime installs its handlers
-// with SA_RESTART, but other code of the program may install some without.
+// ignoringEINTR calls fcntl(2) again as long as signals interrupt it. The runtime installs its
+// handlers with SA_RESTART, but other code of the program may install some without.
 func ignoringEINTR(fd, cmd int, lk *unix.Flock_t) error {
 	for {
 		var err error

@@ -33,7 +33,8 @@ func (d *Descriptor) mustTry(t *testing.T, typ int16, r Range, want bool) {
 	}
 }
 
-// Descriptors of the two forms exclude each other even in one process, so one process can test all outcomes.
+// Descriptors of the two forms exclude each other even in one process, so one process can test
+// all outcomes.
 func TestForms(t *testing.T) {
 	if setlkOFD == unsupported {
 		t.Skip("there is one form here")
@@ -69,7 +70,8 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// Conflict returns the range and the type of another descriptor's lock, and ignores locks of its own.
+// Conflict returns the range and the type of another descriptor's lock, and ignores locks of
+// its own.
 func TestConflict(t *testing.T) {
 	if setlkOFD == unsupported {
 		t.Skip("a process does not see its own locks here")
@@ -117,8 +119,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// A descriptor falls back to the process-owned form, once and for all, if the file system refuses the other
-// one. Here, a range that is invalid in both forms is refused.
+// A descriptor falls back to the process-owned form, once and for all, if the file system
+// refuses the other one. Here, a range that is invalid in both forms is refused.
 func TestFallback(t *testing.T) {
 	d := open(t, filepath.Join(t.TempDir(), "lock"))
 	if ok, err := d.TryLock(unix.F_WRLCK, Range{-1, 1}); ok || err != unix.EINVAL {
@@ -138,8 +140,8 @@ func failing(t *testing.T, f func(cmd int, typ int16) error) {
 
 func isTry(cmd int) bool { return cmd == setlkOFD || cmd == unix.F_SETLK }
 
-// EACCES means that the lock is held only if there is a holder. Otherwise it is a refusal, as by AppArmor,
-// and TryLock returns it.
+// EACCES means that the lock is held only if there is a holder. Otherwise it is a refusal, as
+// by AppArmor, and TryLock returns it.
 func TestRefusal(t *testing.T) {
 	if setlkOFD == unsupported {
 		t.Skip("a process does not see its own locks here")
@@ -169,7 +171,8 @@ func TestRefusal(t *testing.T) {
 	}
 }
 
-// TryLock does not take EACCES for a refusal if the holder has released the lock before Conflict asked.
+// TryLock does not take EACCES for a refusal if the holder has released the lock before
+// Conflict asked.
 func TestReleaseDuringRefusal(t *testing.T) {
 	if setlkOFD == unsupported {
 		t.Skip("a process does not see its own locks here")
@@ -188,7 +191,8 @@ func TestReleaseDuringRefusal(t *testing.T) {
 	a.mustTry(t, unix.F_WRLCK, Whole, true)
 }
 
-// A call that is interrupted by a signal, whose handler was installed without SA_RESTART, is made again.
+// A call that is interrupted by a signal, whose handler was installed without SA_RESTART, is
+// made again.
 func TestInterruptedCall(t *testing.T) {
 	d := open(t, filepath.Join(t.TempDir(), "lock"))
 	calls := 0

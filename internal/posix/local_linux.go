@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// localTypes are the file systems that are known to leave locks to the kernel of this machine. Another one
-// may ask a server or a process, which can take any time to answer.
+// localTypes are the file systems that are known to leave locks to the kernel of this machine.
+// Another one may ask a server or a process, which can take any time to answer.
 var localTypes = map[string]bool{
 	"bcachefs": true, "btrfs": true, "exfat": true, "ext2": true, "ext3": true, "ext4": true,
 	"f2fs": true, "msdos": true, "overlay": true, "ramfs": true, "tmpfs": true, "vfat": true,
@@ -52,8 +52,8 @@ func (d *Descriptor) IsLocal() bool {
 	return local.(bool)
 }
 
-// fileSystemType returns the type of the file system that fd is on, by the mount that proc_pid_fdinfo(5)
-// names, or "" if it cannot be read.
+// fileSystemType returns the type of the file system that fd is on, by the mount that
+// proc_pid_fdinfo(5) names, or "" if it cannot be read.
 func fileSystemType(fd int) string {
 	info, _ := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
 	table, _ := os.ReadFile("/proc/self/mountinfo")

@@ -12,16 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LocksOf returns the locks on the file of which stat(2) returns dev and ino, also those that are waited
-// for, as proc_locks(5) shows them. If known is not nil, it is one of the locks.
+// LocksOf returns the locks on the file of which stat(2) returns dev and ino, also those that
+// are waited for, as proc_locks(5) shows them. If known is not nil, it is one of the locks.
 //
-// A file system can have another device number there than for stat(2), as Btrfs and overlayfs have, and
-// another inode number, too. Then known tells which file it is, if only one file has such a lock, or only one
-// with that inode number. Otherwise LocksOf returns nil.
+// A file system can have another device number there than for stat(2), as Btrfs and overlayfs
+// have, and another inode number, too. Then known tells which file it is, if only one file has
+// such a lock, or only one with that inode number. Otherwise LocksOf returns nil.
 //
-// The kernel lists the locks page by page, and goes on at the same index each time. If a lock in front has come
-// or gone meanwhile, one is listed twice, or not at all. So a list of several pages is read again, until that
-// adds nothing, but not forever.
+// The kernel lists the locks page by page, and goes on at the same index each time. If a lock
+// in front has come or gone meanwhile, one is listed twice, or not at all. So a list of several
+// pages is read again, until that adds nothing, but not forever.
 func LocksOf(dev, ino uint64, known *Lock) []Lock {
 	var all []Lock
 	for range 5 {
@@ -109,10 +109,11 @@ func parseLock(line string) (l Lock, file string, ok bool) {
 	return l, fields[5], true
 }
 
-// OwnerOf returns a process that has a descriptor of the file dev and ino through which it holds the lock,
-// and that is not in except, or 0 if it finds none. It looks at every descriptor of every process, as far as
-// the caller has the rights to: proc_pid_fdinfo(5). It asks about a file, which can be on a server that does
-// not answer, only if such a lock is on it.
+// OwnerOf returns a process that has a descriptor of the file dev and ino through which it
+// holds the lock, and that is not in except, or 0 if it finds none. It looks at every
+// descriptor of every process, as far as the caller has the rights to: proc_pid_fdinfo(5). It
+// asks about a file, which can be on a server that does not answer, only if such a lock is on
+// it.
 func OwnerOf(l Lock, dev, ino uint64, except []int) int {
 	infos, _ := filepath.Glob("/proc/[0-9]*/fdinfo/[0-9]*")
 	for _, path := range infos {

@@ -34,8 +34,8 @@ func TestParseLock(t *testing.T) {
 	}
 }
 
-// Where a file system has other numbers for stat(2), the known lock tells which file is meant, unless several
-// files have the same.
+// Where a file system has other numbers for stat(2), the known lock tells which file is meant,
+// unless several files have the same.
 func TestLocksOfKnown(t *testing.T) {
 	const ino = 257
 	whole := Lock{Range{0, 0}, unix.F_WRLCK, 17, false}
@@ -60,8 +60,8 @@ func TestLocksOfKnown(t *testing.T) {
 	}
 }
 
-// LocksOf finds all locks of a file, however many pages they fill. Other processes lock files, too, so that
-// one may be left out at times.
+// LocksOf finds all locks of a file, however many pages they fill. Other processes lock files,
+// too, so that one may be left out at times.
 func TestLocksOf(t *testing.T) {
 	if setlkOFD == unsupported || ForceProcessOwned.Load() {
 		t.Skip("one process has one lock on a range then")

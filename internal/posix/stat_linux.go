@@ -11,10 +11,10 @@ import (
 
 // Stat returns the file that path names. Its error is an errno.
 //
-// Every acquire and every release calls it, in thousands of goroutines at a time. Unlike unix.Stat it does
-// not allocate, which would need more stack than a goroutine begins with. It uses statx(2), with the flags
-// that make it equal to stat(2), because no other such call is the same on all architectures. Android kills
-// programs that use it.
+// Every acquire and every release calls it, in thousands of goroutines at a time. Unlike
+// unix.Stat it does not allocate, which would need more stack than a goroutine begins with. It
+// uses statx(2), with the flags that make it equal to stat(2), because no other such call is
+// the same on all architectures. Android kills programs that use it.
 func Stat(path string) (FileInfo, error) {
 	var name [128]byte
 	if len(path) >= len(name) || strings.IndexByte(path, 0) >= 0 {

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stat, stat and Fstat return the same information, on all kinds of file systems and for paths of any length.
+// Stat, stat and Fstat return the same information, on all kinds of file systems and for paths
+// of any length.
 func TestSameAnswer(t *testing.T) {
 	dir := t.TempDir()
 	paths := []string{dir, "/", ".", "..", "/dev", "/dev/null", "/dev/shm", "/proc/self/fd", "/sys", os.Args[0]}

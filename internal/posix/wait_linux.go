@@ -18,8 +18,8 @@ const (
 	setlkOFD    = unix.F_OFD_SETLK
 )
 
-// MaxWaits is how many goroutines of the process can be in Wait at a time. Each of them takes a thread, and
-// Go allows a program 10,000 of these.
+// MaxWaits is how many goroutines of the process can be in Wait at a time. Each of them takes a
+// thread, and Go allows a program 10,000 of these.
 const MaxWaits = 256
 
 var waits atomic.Int32
@@ -29,11 +29,11 @@ func (d *Descriptor) CanWait() bool {
 	return !d.OwnedByProcess() && d.IsLocal() && !signal.Ignored(unix.SIGURG)
 }
 
-// Wait locks r, blocking until it has done so or ctx is done. In the latter case it returns ctx.Err(), and
-// r may be locked or not: the caller has to unlock it.
+// Wait locks r, blocking until it has done so or ctx is done. In the latter case it returns
+// ctx.Err(), and r may be locked or not: the caller has to unlock it.
 //
-// It returns errors.ErrUnsupported if the kernel cannot wait, or could not be made to end the wait. The
-// next call may succeed.
+// It returns errors.ErrUnsupported if the kernel cannot wait, or could not be made to end the
+// wait. The next call may succeed.
 func (d *Descriptor) Wait(ctx context.Context, typ int16, r Range) error {
 	if !d.CanWait() {
 		return errors.ErrUnsupported
@@ -56,10 +56,10 @@ func (d *Descriptor) Wait(ctx context.Context, typ int16, r Range) error {
 
 // A wait is a request that a thread has made of the kernel by F_OFD_SETLKW.
 //
-// fcntl(2) has no timeout, but a request can be withdrawn. The kernel ends a wait when the thread has a
-// signal to handle. After the handler has run, with SA_RESTART, the kernel starts the system call again,
-// and reads the request from memory again (seen on Linux 5.10, 6.18 and 7.2). By then it is a request to
-// unlock, which returns immediately:
+// fcntl(2) has no timeout, but a request can be withdrawn. The kernel ends a wait when the
+// thread has a signal to handle. After the handler has run, with SA_RESTART, the kernel starts
+// the system call again, and reads the request from memory again (seen on Linux 5.10, 6.18 and
+// 7.2). By then it is a request to unlock, which returns immediately:
 //
 //	thread                                  withdraw
 //	call: read the request, wait
@@ -68,8 +68,9 @@ func (d *Descriptor) Wait(ctx context.Context, typ int16, r Range) error {
 //	stop waiting; run the handler
 //	call again: read the request, unlock
 //
-// If the call begins after the request was changed, it does not wait at all. If the kernel grants the lock
-// before the signal arrives, the call returns with the lock, and withdrawn is set.
+// If the call begins after the request was changed, it does not wait at all. If the kernel
+// grants the lock before the signal arrives, the call returns with the lock, and withdrawn is
+// set.
 type wait struct {
 	flock     unix.Flock_t
 	thread    int
@@ -78,8 +79,8 @@ type wait struct {
 
 var unlock = unix.Flock_t{Type: unix.F_UNLCK}
 
-// withdraw is called at most once, by a goroutine that is not the one that waits. A SIGURG does no harm at
-// any time: the runtime itself sends it to its threads, to preempt goroutines.
+// withdraw is called at most once, by a goroutine that is not the one that waits. A SIGURG does
+// no harm at any time: the runtime itself sends it to its threads, to preempt goroutines.
 func (w *wait) withdraw() {
 	w.withdrawn.Store(true)
 	// The first word holds l_type and l_whence, in an order that depends on the machine.

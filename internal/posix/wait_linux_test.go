@@ -64,8 +64,8 @@ func TestWait(t *testing.T) {
 	}
 }
 
-// Wait returns when its context is done: before the call, near its beginning, or long after. The caller
-// unlocks what may be locked then.
+// Wait returns when its context is done: before the call, near its beginning, or long after.
+// The caller unlocks what may be locked then.
 func TestWaitIsCanceled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	canWait(t, path)
@@ -94,8 +94,8 @@ func TestWaitIsCanceled(t *testing.T) {
 	}
 }
 
-// If the kernel grants the lock at the moment at which the context is canceled, Wait reports either, and the
-// lock can be acquired afterwards.
+// If the kernel grants the lock at the moment at which the context is canceled, Wait reports
+// either, and the lock can be acquired afterwards.
 func TestGrantMeetsCancellation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	canWait(t, path)

@@ -14,8 +14,8 @@ const (
 	setlkOFD    = unsupported
 )
 
-// Wait is not supported. F_SETLKW cannot be canceled, and it reports false deadlocks (EDEADLK): the kernel
-// sees two processes wait for each other where only some of their goroutines do.
+// Wait is not supported. F_SETLKW cannot be canceled, and it reports false deadlocks (EDEADLK):
+// the kernel sees two processes wait for each other where only some of their goroutines do.
 func (d *Descriptor) Wait(context.Context, int16, Range) error { return errors.ErrUnsupported }
 
 // CanWait returns false.

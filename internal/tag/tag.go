@@ -1,6 +1,6 @@
-// Package tag provides the number that names the holder of a POSIX lock to other processes. It is part of
-// the length of the range that the holder locks, which F_GETLK returns to anybody who may open the lock
-// file; docs/protocol.md describes it.
+// Package tag provides the number that names the holder of a POSIX lock to other processes. It
+// is part of the length of the range that the holder locks, which F_GETLK returns to anybody
+// who may open the lock file; docs/protocol.md describes it.
 package tag
 
 import (
@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// A Tag has, from the highest bit down, 30 bits of seconds since 2025-01-01 UTC, 22 bits of process ID, and
-// 10 bits of the PID namespace. The later one of two tags of a process is never the smaller one.
+// A Tag has, from the highest bit down, 30 bits of seconds since 2025-01-01 UTC, 22 bits of
+// process ID, and 10 bits of the PID namespace. The later one of two tags of a process is never
+// the smaller one.
 type Tag int64
 
 const (
@@ -44,12 +45,13 @@ func (t Tag) Time() time.Time { return time.Unix(int64(t>>(pidBits+namespaceBits
 // PID returns the ID that the holder has in its own PID namespace.
 func (t Tag) PID() int { return int(t >> namespaceBits & (1<<pidBits - 1)) }
 
-// Namespace returns a number from 1 to 1023 for the PID namespace of the holder, or 0 if the holder does not
-// know it. Namespaces with different numbers are different.
+// Namespace returns a number from 1 to 1023 for the PID namespace of the holder, or 0 if the
+// holder does not know it. Namespaces with different numbers are different.
 func (t Tag) Namespace() int { return int(t & (1<<namespaceBits - 1)) }
 
-// SameNamespace reports whether the holder is in the PID namespace of this process. Two namespaces in 1023
-// are taken for the same one. The answer is false if the system has namespaces, and either is not known.
+// SameNamespace reports whether the holder is in the PID namespace of this process. Two
+// namespaces in 1023 are taken for the same one. The answer is false if the system has
+// namespaces, and either is not known.
 func (t Tag) SameNamespace() bool {
 	own := ownNamespace()
 	hasNamespaces := runtime.GOOS == "linux" || runtime.GOOS == "android"

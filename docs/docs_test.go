@@ -149,3 +149,45 @@ func TestPromises(t *testing.T) {
 		t.Errorf("%d tests", found)
 	}
 }
+
+// What docs/architecture.md names is there: files, packages, and methods of the library.
+func TestArchitecture(t *testing.T) {
+	text := pages(t)["docs/architecture.md"]
+	drawing := strings.Split(text, "```")[1]
+	paths := regexp.MustCompile(`[\w/]+_\*\.go|[\w/]+\.go|internal/\w+`).FindAllString(drawing, -1)
+	for _, m := range regexp.MustCompile("`([\\w/]+(?:\\.go)?)`").FindAllStringSubmatch(text, -1) {
+		if strings.Contains(m[1], "/") && !strings.HasPrefix(m[1], "/") {
+			paths = append(paths, m[1])
+		}
+	}
+	for _, path := range paths {
+		if found, err := filepath.Glob(filepath.FromSlash(path)); err != nil || len(found) == 0 {
+			t.Errorf("there is no %s", path)
+		}
+	}
+
+	source := ""
+	for _, pattern := range []string{"*.go", "internal/*/*.go"} {
+		files, err := filepath.Glob(filepath.FromSlash(pattern))
+		must(t, err)
+		for _, path := range files {
+			if !strings.HasSuffix(path, "_test.go") {
+				text, err := os.ReadFile(path)
+				must(t, err)
+				source += string(text)
+			}
+		}
+	}
+	methods := regexp.MustCompile("`(\\w+)\\.(\\w+)`").FindAllStringSubmatch(text, -1)
+	for _, m := range methods {
+		if m[2] == "go" {
+			continue // a file of the root, in the table of promises
+		}
+		if !regexp.MustCompile(`func \(\w+ \*?` + m[1] + `\) ` + m[2] + `\(`).MatchString(source) {
+			t.Errorf("there is no method %s.%s", m[1], m[2])
+		}
+	}
+	if len(paths) < 30 || len(methods) < 10 {
+		t.Errorf("%d paths, %d methods", len(paths), len(methods))
+	}
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-fasteners/fasteners/etcd"
 	"github.com/go-fasteners/fasteners/etcd/itest/cluster"
+	"github.com/go-fasteners/fasteners/internal/enginetest/must"
 	"google.golang.org/grpc"
 )
 
@@ -26,16 +27,16 @@ func TestManyWaiters(t *testing.T) {
 	}
 	addr := embedded(t)
 	c, err := cluster.Client([]string{addr}, grpc.WithChainUnaryInterceptor(count))
-	must(t, err)
+	must.Succeed(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	holder := etcd.NewLock(newSession(t, newClient(t, addr)), "many")
-	must(t, holder.Acquire(bg))
+	must.Succeed(t, holder.Acquire(background))
 	s := newSession(t, c)
 	var all sync.WaitGroup
 	for range n {
 		all.Go(func() {
 			l := etcd.NewLock(s, "many")
-			if err := l.Acquire(bg); err != nil {
+			if err := l.Acquire(background); err != nil {
 				t.Error(err)
 				return
 			}
@@ -48,6 +49,6 @@ func TestManyWaiters(t *testing.T) {
 	if g := greatest.Load(); g > most || g < 2 {
 		t.Errorf("%d requests at a time", g)
 	}
-	must(t, holder.Release())
+	must.Succeed(t, holder.Release())
 	all.Wait()
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/go-fasteners/fasteners"
 	"github.com/go-fasteners/fasteners/etcd"
 	"github.com/go-fasteners/fasteners/etcd/itest/cluster"
+	"github.com/go-fasteners/fasteners/internal/enginetest/must"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
@@ -88,7 +89,7 @@ func newIntercepted(t *testing.T, addr string) (*etcd.Session, *interceptor) {
 	t.Helper()
 	i := new(interceptor)
 	c, err := cluster.Client([]string{addr}, grpc.WithChainUnaryInterceptor(i.intercept))
-	must(t, err)
+	must.Succeed(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	return newSession(t, c), i
 }
@@ -106,11 +107,11 @@ func TestUnansweredAcquire(t *testing.T) {
 		} {
 			s, i := newIntercepted(t, addr)
 			l := etcd.NewLock(s, "canceled")
-			must(t, l.Acquire(bg)) // so that there is a lease
-			must(t, l.Release())
+			must.Succeed(t, l.Acquire(background)) // so that there is a lease
+			must.Succeed(t, l.Release())
 			r := i.next(true, late)
-			ctx, cancel := context.WithCancel(bg)
-			err := inBackground(func() error { return acquire(l, ctx) })
+			ctx, cancel := context.WithCancel(background)
+			err := must.Go(func() error { return acquire(l, ctx) })
 			<-r.sent
 			if !late {
 				<-r.done
@@ -126,8 +127,8 @@ func TestUnansweredAcquire(t *testing.T) {
 				// Another acquire of the session has the same barrier, which it must notice to have
 				// changed.
 				awaitBarrier(t, admin, "canceled")
-				must(t, l.Acquire(bg))
-				must(t, l.Release())
+				must.Succeed(t, l.Acquire(background))
+				must.Succeed(t, l.Release())
 				close(r.arrive)
 				<-r.done
 				if r.resp.Succeeded {
@@ -135,7 +136,7 @@ func TestUnansweredAcquire(t *testing.T) {
 				}
 			}
 			awaitKeys(t, admin, "canceled", 0)
-			must(t, s.Close(bg))
+			must.Succeed(t, s.Close(background))
 		}
 	}
 }
@@ -144,8 +145,8 @@ func TestUnansweredAcquire(t *testing.T) {
 func awaitBarrier(t *testing.T, c *clientv3.Client, name string) {
 	t.Helper()
 	for {
-		resp, err := c.Get(bg, name+"/barrier/", clientv3.WithPrefix(), clientv3.WithCountOnly())
-		must(t, err)
+		resp, err := c.Get(background, name+"/barrier/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+		must.Succeed(t, err)
 		if resp.Count > 0 {
 			return
 		}
@@ -162,11 +163,11 @@ func TestUnansweredTry(t *testing.T) {
 		s, i := newIntercepted(t, addr)
 		l := etcd.NewLock(s, "second")
 		r := i.next(true, late)
-		must(t, l.Acquire(bg))
+		must.Succeed(t, l.Acquire(background))
 		if keys := keysOf(t, admin, "second"); len(keys) != 1 {
 			t.Errorf("late %v: %q", late, keys)
 		}
-		must(t, l.Release())
+		must.Succeed(t, l.Release())
 		if late {
 			close(r.arrive)
 		}
@@ -188,18 +189,18 @@ func TestUnansweredRelease(t *testing.T) {
 	admin := newClient(t, addr)
 	s, i := newIntercepted(t, addr)
 	l := etcd.NewLock(s, "release")
-	must(t, l.Acquire(bg))
+	must.Succeed(t, l.Acquire(background))
 	r := i.next(false, false)
-	must(t, l.Release())
+	must.Succeed(t, l.Release())
 	<-r.done
 	if !r.resp.Succeeded {
 		t.Error("the first request was not performed")
 	}
 
-	must(t, l.Acquire(bg))
+	must.Succeed(t, l.Acquire(background))
 	r = i.next(false, true)
-	must(t, l.Release())
-	must(t, l.Acquire(bg))
+	must.Succeed(t, l.Release())
+	must.Succeed(t, l.Acquire(background))
 	close(r.arrive)
 	<-r.done
 	if keys := keysOf(t, admin, "release"); len(keys) != 1 {
@@ -207,7 +208,7 @@ func TestUnansweredRelease(t *testing.T) {
 	}
 
 	r = i.next(false, true)
-	err := inBackground(l.Release)
+	err := must.Go(l.Release)
 	<-r.sent
 	revokeHolders(t, admin, "release")
 	if err := <-err; !errors.Is(err, fasteners.ErrLost) {

@@ -14,6 +14,7 @@ import (
 	"github.com/go-fasteners/fasteners"
 	"github.com/go-fasteners/fasteners/etcd"
 	"github.com/go-fasteners/fasteners/etcd/itest/cluster"
+	"github.com/go-fasteners/fasteners/internal/enginetest/faultproxy"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -37,7 +38,7 @@ func run(ttl time.Duration) error {
 		return err
 	}
 	defer server.Close()
-	proxy, err := cluster.NewProxy(server.Addr())
+	proxy, err := faultproxy.Start(server.Addr())
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -56,8 +57,8 @@ type Process struct {
 	wait  func() error
 }
 
-// Start starts a command. Its standard error is that of this process, unless it is set. The caller
-// has to call Wait or Kill.
+// Start starts a command. Its standard error is that of this process, unless it is set. Its standard
+// output is for Line, unless it is set. The caller has to call Wait or Kill.
 func Start(cmd *exec.Cmd) (*Process, error) {
 	if cmd.Stderr == nil {
 		cmd.Stderr = os.Stderr
@@ -65,9 +66,13 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 	if _, err := cmd.StdinPipe(); err != nil { // Wait closes it
 		return nil, err
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
+	var out io.Reader = strings.NewReader("")
+	if cmd.Stdout == nil {
+		pipe, err := cmd.StdoutPipe()
+		if err != nil {
+			return nil, err
+		}
+		out = pipe
 	}
 	if err := cmd.Start(); err != nil {
 		return nil, err

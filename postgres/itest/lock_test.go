@@ -1,112 +1,42 @@
-package postgres_test
+package itest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-fasteners/fasteners"
-	"github.com/go-fasteners/fasteners/lockertest"
+	"github.com/go-fasteners/fasteners/internal/enginetest/must"
 	"github.com/go-fasteners/fasteners/postgres"
 	"github.com/jackc/pgx/v5"
 )
-
-// conformance runs the tests that any lock must pass. Of several DBs, that one is first in the queue whose
-// statement arrives first at the server.
-func conformance(t *testing.T, oneDB bool, newDBFor func(*testing.T) *postgres.DB) {
-	s := commonServer(t)
-	admin := s.Connect(t)
-	lockertest.Test(t, lockertest.Locks{
-		NewLock: func(t *testing.T, name string) fasteners.Locker { return postgres.NewLock(newDBFor(t), name) },
-		NewReaderWriterLock: func(t *testing.T, name string) fasteners.ReaderWriterLocker {
-			return postgres.NewReaderWriterLock(newDBFor(t), name)
-		},
-		Lose: func(t *testing.T, name string) {
-			for _, b := range locksOf(t, admin, name) {
-				if b.Granted {
-					_, err := admin.Exec(background, "SELECT pg_terminate_backend($1)", int32(b.PID))
-					must(t, err)
-				}
-			}
-		},
-		Tokens:   true,
-		OneQueue: oneDB,
-	})
-}
-
-func TestConformance(t *testing.T) {
-	s := commonServer(t)
-	t.Run("own DB", func(t *testing.T) {
-		conformance(t, false, func(t *testing.T) *postgres.DB { return newDB(t, s) })
-	})
-	t.Run("one DB", func(t *testing.T) {
-		db := newDB(t, s)
-		conformance(t, true, func(*testing.T) *postgres.DB { return db })
-	})
-}
-
-func TestWaitersShareConnection(t *testing.T) {
-	s := commonServer(t)
-	admin := s.Connect(t)
-	db := newDB(t, s)
-	other := postgres.NewLock(newDB(t, s), t.Name())
-	must(t, other.Acquire(background))
-	const n = 1000
-	ctx, cancel := context.WithCancel(background)
-	defer cancel()
-	results := make(chan error, n)
-	lock := postgres.NewLock(db, t.Name())
-	for range n {
-		go func() { results <- lock.Acquire(ctx) }()
-	}
-	for db.Waiting(t.Name()) < n {
-		time.Sleep(time.Millisecond)
-	}
-	awaitLocks(t, admin, t.Name(), 1, 1)
-	// Half of them get it, one after the other, and the others give up.
-	must(t, other.Release())
-	for range n / 2 {
-		must(t, <-results)
-		must(t, lock.Release())
-	}
-	cancel()
-	granted := 0
-	for range n / 2 {
-		if err := <-results; err == nil {
-			granted++
-			must(t, lock.Release())
-		} else {
-			wantErr(t, err, context.Canceled)
-		}
-	}
-	if granted > 1 {
-		t.Errorf("%d have acquired the lock after their context was done", granted)
-	}
-	awaitLocks(t, admin, t.Name(), 0, 0)
-}
 
 func TestCancelLeavesNothing(t *testing.T) {
 	s := commonServer(t)
 	admin := s.Connect(t)
 	holder := postgres.NewReaderWriterLock(newDB(t, s), t.Name())
-	must(t, holder.AcquireReadLock(background))
+	must.Succeed(t, holder.AcquireReadLock(background))
 	waiter := postgres.NewReaderWriterLock(newDB(t, s), t.Name())
 	for range 10 {
 		ctx, cancel := context.WithCancelCause(background)
-		done := goErr(func() error { return waiter.AcquireWriteLock(ctx) })
+		done := must.Go(func() error { return waiter.AcquireWriteLock(ctx) })
 		awaitLocks(t, admin, t.Name(), 1, 1)
 		why := errors.New("why")
 		cancel(why)
 		err := <-done
-		wantErr(t, err, context.Canceled)
-		wantErr(t, err, why)
+		must.Fail(t, err, context.Canceled)
+		must.Fail(t, err, why)
 		awaitLocks(t, admin, t.Name(), 1, 0)
 	}
-	must(t, holder.ReleaseReadLock())
-	must(t, waiter.AcquireWriteLock(background))
-	must(t, waiter.ReleaseWriteLock())
+	must.Succeed(t, holder.ReleaseReadLock())
+	must.Succeed(t, waiter.AcquireWriteLock(background))
+	must.Succeed(t, waiter.ReleaseWriteLock())
 }
 
 // TestPlaceInQueue checks that a process keeps its place in the queue of the server when its first waiter
@@ -115,82 +45,55 @@ func TestPlaceInQueue(t *testing.T) {
 	s := commonServer(t)
 	admin := s.Connect(t)
 	holder := postgres.NewLock(newDB(t, s), t.Name())
-	must(t, holder.Acquire(background))
+	must.Succeed(t, holder.Acquire(background))
 	db := newDB(t, s)
 	first := postgres.NewLock(db, t.Name())
 	ctx, cancel := context.WithCancel(background)
-	gaveUp := goErr(func() error { return first.Acquire(ctx) })
+	gaveUp := must.Go(func() error { return first.Acquire(ctx) })
 	awaitLocks(t, admin, t.Name(), 1, 1)
-	second := goErr(func() error { return first.Acquire(background) })
-	for db.Waiting(t.Name()) < 2 {
-		time.Sleep(time.Millisecond)
-	}
+	second := must.Go(func() error { return first.Acquire(background) })
+	awaitBlocked(t, 2)
 	last := postgres.NewLock(newDB(t, s), t.Name())
-	lastDone := goErr(func() error { return last.Acquire(background) })
+	lastDone := must.Go(func() error { return last.Acquire(background) })
 	awaitLocks(t, admin, t.Name(), 1, 2)
 	cancel()
-	wantErr(t, <-gaveUp, context.Canceled)
-	must(t, holder.Release())
-	must(t, <-second)
-	mustBlock(t, lastDone)
-	must(t, first.Release())
-	must(t, <-lastDone)
-	must(t, last.Release())
-}
-
-// TestProcessesTakeTurns checks that a process with many waiters does not keep another one waiting.
-func TestProcessesTakeTurns(t *testing.T) {
-	s := commonServer(t)
-	admin := s.Connect(t)
-	busy, db := postgres.NewLock(newDB(t, s), t.Name()), newDB(t, s)
-	crowd := postgres.NewLock(db, t.Name())
-	must(t, busy.Acquire(background))
-	const n = 20
-	results := make(chan error, n)
-	for range n {
-		go func() { results <- crowd.Acquire(background) }()
-	}
-	for db.Waiting(t.Name()) < n {
-		time.Sleep(time.Millisecond)
-	}
-	for range n {
-		awaitLocks(t, admin, t.Name(), 1, 1) // the crowd waits
-		must(t, busy.Release())
-		again := goErr(func() error { return busy.Acquire(background) })
-		must(t, <-results)
-		awaitLocks(t, admin, t.Name(), 1, 1) // busy waits
-		must(t, crowd.Release())
-		must(t, <-again)
-	}
-	must(t, busy.Release())
+	must.Fail(t, <-gaveUp, context.Canceled)
+	must.Succeed(t, holder.Release())
+	must.Succeed(t, <-second)
+	must.Block(t, "two holders", lastDone)
+	must.Succeed(t, first.Release())
+	must.Succeed(t, <-lastDone)
+	must.Succeed(t, last.Release())
 }
 
 func TestReadersJoin(t *testing.T) {
+	// For a shorter time readers of one process become holders without that the server is asked.
+	const unasked = 100 * time.Millisecond
 	s := commonServer(t)
 	admin := s.Connect(t)
 	db := newDB(t, s)
 	reader := postgres.NewReaderWriterLock(db, t.Name())
 	writer := postgres.NewReaderWriterLock(newDB(t, s), t.Name())
-	must(t, reader.AcquireReadLock(background))
-	time.Sleep(2 * postgres.JoinTime) // the server is asked from now on
-	must(t, reader.AcquireReadLock(background))
+	must.Succeed(t, reader.AcquireReadLock(background))
+	time.Sleep(unasked) // the server is asked from now on
+	must.Succeed(t, reader.AcquireReadLock(background))
 	awaitLocks(t, admin, t.Name(), 1, 0)
 	ctx, cancel := context.WithCancel(background)
-	gaveUp := goErr(func() error { return writer.AcquireWriteLock(ctx) })
+	gaveUp := must.Go(func() error { return writer.AcquireWriteLock(ctx) })
 	awaitLocks(t, admin, t.Name(), 1, 1)
-	time.Sleep(2 * postgres.JoinTime)
+	time.Sleep(unasked)
 	if ok, err := reader.TryAcquireReadLock(background); ok || err != nil {
 		t.Fatal("a reader has overtaken a writer of another process", ok, err)
 	}
-	third := goErr(func() error { return reader.AcquireReadLock(background) })
-	mustBlock(t, third)
+	third := must.Go(func() error { return reader.AcquireReadLock(background) })
+	must.Block(t, "a reader has overtaken a writer of another process", third)
 	cancel()
-	wantErr(t, <-gaveUp, context.Canceled)
-	must(t, <-third)
+	must.Fail(t, <-gaveUp, context.Canceled)
+	must.Succeed(t, <-third)
 	for range 3 {
-		must(t, reader.ReleaseReadLock())
+		must.Succeed(t, reader.ReleaseReadLock())
 	}
-	wantErr(t, reader.ReleaseReadLock(), fasteners.ErrNotAcquired)
+	must.Fail(t, reader.ReleaseReadLock(), fasteners.ErrNotAcquired)
 }
 
 func TestErrors(t *testing.T) {
@@ -222,36 +125,16 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%s: TryAcquire does not fail", test.name)
 		}
 	}
-	wantErr(t, postgres.NewLock(db, "x").Release(), fasteners.ErrNotAcquired)
+	must.Fail(t, postgres.NewLock(db, "x").Release(), fasteners.ErrNotAcquired)
 	var none context.Context
-	wantErr(t, postgres.NewLock(db, "x").Acquire(none), fs.ErrInvalid)
-}
-
-// TestCloseLoses checks that closing the DB ends holds and waits.
-func TestCloseLoses(t *testing.T) {
-	s := commonServer(t)
-	db := newDB(t, s)
-	lock := postgres.NewLock(db, t.Name())
-	held, release, err := lock.Hold(background)
-	must(t, err)
-	waiter := goErr(func() error { return lock.Acquire(background) })
-	for db.Waiting(t.Name()) < 1 {
-		time.Sleep(time.Millisecond)
-	}
-	db.Close()
-	<-held.Done()
-	wantErr(t, context.Cause(held), fasteners.ErrLost)
-	wantErr(t, context.Cause(held), postgres.ErrClosed)
-	wantErr(t, <-waiter, postgres.ErrClosed)
-	wantErr(t, release(), fasteners.ErrLost)
-	awaitLocks(t, s.Connect(t), t.Name(), 0, 0)
+	must.Fail(t, postgres.NewLock(db, "x").Acquire(none), fs.ErrInvalid)
 }
 
 func TestSequence(t *testing.T) {
 	s := commonServer(t)
 	admin := s.Connect(t)
 	_, err := admin.Exec(background, `CREATE SEQUENCE caching CACHE 2; CREATE SEQUENCE cycling MAXVALUE 10 CYCLE; CREATE SEQUENCE falling INCREMENT -1`)
-	must(t, err)
+	must.Succeed(t, err)
 	for _, name := range []string{"caching", "cycling", "public.falling", "nowhere.token"} {
 		lock := postgres.NewLock(newDB(t, s, postgres.WithSequence(name)), t.Name())
 		if err := lock.Acquire(background); err == nil {
@@ -261,14 +144,14 @@ func TestSequence(t *testing.T) {
 		}
 	}
 	lock := postgres.NewLock(newDB(t, s, postgres.WithSequence(`it's "odd"`)), t.Name())
-	must(t, fasteners.WithLock(background, lock, func(ctx context.Context) error {
+	must.Succeed(t, fasteners.WithLock(background, lock, func(ctx context.Context) error {
 		if token, ok := fasteners.Token(ctx); !ok || token != 1 {
 			t.Error(token, ok)
 		}
 		return nil
 	}))
 	lock = postgres.NewLock(newDB(t, s, postgres.WithSequence("")), t.Name())
-	must(t, fasteners.WithLock(background, lock, func(ctx context.Context) error {
+	must.Succeed(t, fasteners.WithLock(background, lock, func(ctx context.Context) error {
 		if token, ok := fasteners.Token(ctx); ok {
 			t.Error(token)
 		}
@@ -280,7 +163,7 @@ func TestInTx(t *testing.T) {
 	s := commonServer(t)
 	admin := s.Connect(t)
 	_, err := admin.Exec(background, `CREATE TABLE counter (n int); INSERT INTO counter VALUES (0)`)
-	must(t, err)
+	must.Succeed(t, err)
 	increment := func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE counter SET n = n + 1`)
 		return err
@@ -288,19 +171,19 @@ func TestInTx(t *testing.T) {
 	want := func(want int) {
 		t.Helper()
 		var n int
-		must(t, admin.QueryRow(background, `SELECT n FROM counter`).Scan(&n))
+		must.Succeed(t, admin.QueryRow(background, `SELECT n FROM counter`).Scan(&n))
 		if n != want {
 			t.Fatalf("counter is %d, want %d", n, want)
 		}
 	}
 	lock := postgres.NewLock(newDB(t, s), t.Name())
-	wantErr(t, postgres.InTx(background, func(pgx.Tx) error { return nil }), fasteners.ErrNotAcquired)
+	must.Fail(t, postgres.InTx(background, func(pgx.Tx) error { return nil }), fasteners.ErrNotAcquired)
 	held, release, err := lock.Hold(background)
-	must(t, err)
-	must(t, postgres.InTx(held, func(tx pgx.Tx) error { return increment(held, tx) }))
+	must.Succeed(t, err)
+	must.Succeed(t, postgres.InTx(held, func(tx pgx.Tx) error { return increment(held, tx) }))
 	want(1)
 	own := errors.New("own")
-	wantErr(t, postgres.InTx(held, func(tx pgx.Tx) error { return errors.Join(increment(held, tx), own) }), own)
+	must.Fail(t, postgres.InTx(held, func(tx pgx.Tx) error { return errors.Join(increment(held, tx), own) }), own)
 	want(1)
 	func() {
 		defer func() { _ = recover() }()
@@ -310,18 +193,18 @@ func TestInTx(t *testing.T) {
 	// A statement that is canceled does not cost the lock.
 	ctx, cancel := context.WithTimeout(held, 50*time.Millisecond)
 	defer cancel()
-	wantErr(t, postgres.InTx(ctx, func(tx pgx.Tx) error {
+	must.Fail(t, postgres.InTx(ctx, func(tx pgx.Tx) error {
 		_ = increment(ctx, tx)
 		_, err := tx.Exec(ctx, `SELECT pg_sleep(60)`)
 		return err
 	}), context.DeadlineExceeded)
 	want(1)
-	must(t, held.Err())
+	must.Succeed(t, held.Err())
 	// A loss.
 	err = postgres.InTx(held, func(tx pgx.Tx) error {
-		must(t, increment(held, tx))
+		must.Succeed(t, increment(held, tx))
 		_, err := admin.Exec(background, "SELECT pg_terminate_backend($1)", int32(locksOf(t, admin, t.Name())[0].PID))
-		must(t, err)
+		must.Succeed(t, err)
 		awaitLocks(t, admin, t.Name(), 0, 0)
 		return nil
 	})
@@ -330,9 +213,9 @@ func TestInTx(t *testing.T) {
 	}
 	want(1)
 	<-held.Done()
-	wantErr(t, postgres.InTx(held, func(pgx.Tx) error { return nil }), fasteners.ErrLost)
-	wantErr(t, release(), fasteners.ErrLost)
-	wantErr(t, postgres.InTx(held, func(pgx.Tx) error { return nil }), fasteners.ErrNotAcquired)
+	must.Fail(t, postgres.InTx(held, func(pgx.Tx) error { return nil }), fasteners.ErrLost)
+	must.Fail(t, release(), fasteners.ErrLost)
+	must.Fail(t, postgres.InTx(held, func(pgx.Tx) error { return nil }), fasteners.ErrNotAcquired)
 }
 
 // TestLongTransaction checks that a lock is not lost while a statement takes longer than the TTL, and
@@ -342,17 +225,17 @@ func TestLongTransaction(t *testing.T) {
 	s := commonServer(t)
 	lock := postgres.NewReaderWriterLock(newDB(t, s, postgres.WithTTL(time.Second)), t.Name())
 	other, releaseOther, err := lock.HoldRead(background)
-	must(t, err)
+	must.Succeed(t, err)
 	held, release, err := lock.HoldRead(background)
-	must(t, err)
-	must(t, postgres.InTx(held, func(tx pgx.Tx) error {
-		released := goErr(releaseOther)
+	must.Succeed(t, err)
+	must.Succeed(t, postgres.InTx(held, func(tx pgx.Tx) error {
+		released := must.Go(releaseOther)
 		_, err := tx.Exec(held, `SELECT pg_sleep(3)`)
-		must(t, <-released)
+		must.Succeed(t, <-released)
 		return err
 	}))
-	must(t, held.Err())
-	must(t, release())
+	must.Succeed(t, held.Err())
+	must.Succeed(t, release())
 	<-other.Done()
 }
 
@@ -362,17 +245,17 @@ func TestTimeout(t *testing.T) {
 	s := commonServer(t)
 	timeout := postgres.WithTimeout(50 * time.Millisecond)
 	a := postgres.NewLock(newDB(t, s, postgres.WithTimeout(time.Minute)), t.Name())
-	must(t, fasteners.WithLock(background, a, func(ctx context.Context) error {
+	must.Succeed(t, fasteners.WithLock(background, a, func(ctx context.Context) error {
 		if _, ok := ctx.Deadline(); ok {
 			t.Error("the timeout is one of the work, too")
 		}
 		return nil
 	}))
-	must(t, a.Acquire(background))
+	must.Succeed(t, a.Acquire(background))
 	isHeldError := func(lock *postgres.Lock) bool {
 		t.Helper()
 		err := lock.Acquire(background)
-		wantErr(t, err, context.DeadlineExceeded)
+		must.Fail(t, err, context.DeadlineExceeded)
 		var held *fasteners.HeldError
 		return errors.As(err, &held)
 	}
@@ -387,9 +270,55 @@ func TestTimeout(t *testing.T) {
 			t.Error("the error does not say that the lock is held")
 		}
 	}
-	must(t, a.Release())
+	must.Succeed(t, a.Release())
 	if isHeldError(postgres.NewLock(newDBAt(t, s, "127.0.0.1:1", timeout), t.Name())) {
 		t.Error("the error says that a lock is held whose server cannot be reached")
 	}
-	wantErr(t, postgres.NewLock(newDB(t, s, postgres.WithTimeout(-1)), "x").Acquire(background), fs.ErrInvalid)
+	must.Fail(t, postgres.NewLock(newDB(t, s, postgres.WithTimeout(-1)), "x").Acquire(background), fs.ErrInvalid)
+}
+
+// A syncBuffer is a buffer that several goroutines write to.
+type syncBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+
+func TestLogger(t *testing.T) {
+	s := commonServer(t)
+	admin := s.Connect(t)
+	var out syncBuffer
+	logger := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	db := newDB(t, s, postgres.WithLogger(logger))
+	lock := postgres.NewReaderWriterLock(db, t.Name())
+	must.Succeed(t, fasteners.WithReadLock(background, lock, func(ctx context.Context) error {
+		ok, err := lock.TryAcquireWriteLock(ctx)
+		if ok {
+			t.Error("a writer beside a reader")
+		}
+		return err
+	}))
+	held, release, err := lock.HoldWrite(background)
+	must.Succeed(t, err)
+	_, err = admin.Exec(background, "SELECT pg_terminate_backend($1)", int32(locksOf(t, admin, t.Name())[0].PID))
+	must.Succeed(t, err)
+	<-held.Done()
+	must.Fail(t, release(), fasteners.ErrLost)
+	db.Close() // nothing logs any more
+	for _, want := range []string{
+		`level=DEBUG msg="fasteners: acquire" mode=shared waited=`,
+		`level=DEBUG msg="fasteners: try to acquire" mode=exclusive acquired=false name=TestLogger`,
+		`level=DEBUG msg="fasteners: release" name=TestLogger`,
+		`level=INFO msg="fasteners: lost" name=TestLogger error="FATAL: terminating connection due to administrator command`,
+		`error="lock was lost: FATAL:`,
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the log does not have %s:\n%s", want, out.String())
+		}
+	}
 }

@@ -40,15 +40,17 @@ type chaos struct {
 	count map[string]int
 }
 
-// TestChaos has readers and writers of several clients acquire a lock while members are killed and
-// stopped, and connections fail. At no time two of them may take themselves to be holders that exclude
-// each other, the history must be linearizable, and a counter of the writers must have counted all.
+// TestChaos has readers and writers of several clients acquire a lock while members are killed
+// and stopped, and connections fail. At no time two of them may take themselves to be holders
+// that exclude each other, the history must be linearizable, and a counter of the writers must
+// have counted all.
 func TestChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes time")
 	}
 	c := &chaos{
-		History: history.New(), t: t, members: newMembers(t, 3, true), end: time.Now().Add(*chaosTime), count: map[string]int{},
+		History: history.New(), t: t, members: newMembers(t, 3, true),
+		end: time.Now().Add(*chaosTime), count: map[string]int{},
 	}
 	c.Tokens = true
 	c.admin = newClient(t, addrs(c.members)...)
@@ -157,7 +159,8 @@ func (w *worker) run() {
 	}
 }
 
-// hold acquires the lock, looks at its context for a while, counts if it writes, and releases the lock.
+// hold acquires the lock, looks at its context for a while, counts if it writes, and releases the
+// lock.
 func (w *worker) hold(write bool) {
 	timeout := 15 * time.Second
 	if rand.IntN(8) == 0 {

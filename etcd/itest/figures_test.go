@@ -63,8 +63,8 @@ var names atomic.Int64
 
 func newName() string { return fmt.Sprint("figures/", names.Add(1)) }
 
-// TestFigures measures what the README says. Both packages take turns, so that other load of the machine
-// meets both.
+// TestFigures measures what the README says. Both packages take turns, so that other load of the
+// machine meets both.
 func TestFigures(t *testing.T) {
 	if !*figures {
 		t.Skip("-figures is not set")
@@ -176,8 +176,8 @@ func measureContenders(t *testing.T, m maker, at []string) string {
 	return fmt.Sprintf("%.0f/s, shares %d to %d", float64(sum)/took.Seconds(), slices.Min(turns[:]), slices.Max(turns[:]))
 }
 
-// measureCuts cuts 32 holders off, at any time after their lease was kept alive, and compares when they
-// are told with when the next one has the lock.
+// measureCuts cuts 32 holders off, at any time after their lease was kept alive, and compares
+// when they are told with when the next one has the lock.
 func measureCuts(t *testing.T, at string) map[string]string {
 	const n = 32
 	var mu sync.Mutex
@@ -227,8 +227,8 @@ func measureCuts(t *testing.T, at string) map[string]string {
 	return result
 }
 
-// measureWaiters has 1,000 goroutines wait, and measures the memory of this process, in which no member
-// is.
+// measureWaiters has 1,000 goroutines wait, and measures the memory of this process, in which no
+// member is.
 func measureWaiters(t *testing.T, m maker, at []string) string {
 	const n = 1000
 	name := newName()

@@ -60,7 +60,8 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// TestOrder checks that waiters of different sessions are served in order of arrival, readers together.
+// TestOrder checks that waiters of different sessions are served in order of arrival, readers
+// together.
 func TestOrder(t *testing.T) {
 	addr := embedded(t)
 	admin := newClient(t, addr)
@@ -165,7 +166,8 @@ func TestErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			err := x.lock.Acquire(x.ctx)
 			var path *fs.PathError
-			if !errors.As(err, &path) || path.Op != "acquire" || path.Path != x.lock.Name() || x.want != nil && !errors.Is(err, x.want) {
+			if !errors.As(err, &path) || path.Op != "acquire" || path.Path != x.lock.Name() ||
+				x.want != nil && !errors.Is(err, x.want) {
 				t.Errorf("%#v", err)
 			}
 			if ok, again := x.lock.TryAcquire(x.ctx); ok || again == nil || again.Error() != err.Error() {
@@ -180,7 +182,8 @@ func TestErrors(t *testing.T) {
 
 func TestTimeout(t *testing.T) {
 	c := newClient(t, embedded(t))
-	a, b := etcd.NewLock(newSession(t, c), "timeout"), etcd.NewLock(newSession(t, c, etcd.WithTimeout(50*time.Millisecond)), "timeout")
+	a := etcd.NewLock(newSession(t, c), "timeout")
+	b := etcd.NewLock(newSession(t, c, etcd.WithTimeout(50*time.Millisecond)), "timeout")
 	must.Succeed(t, fasteners.WithLock(background, b, func(ctx context.Context) error {
 		if _, ok := ctx.Deadline(); ok {
 			t.Error("the timeout is one of the work, too")
@@ -200,7 +203,8 @@ func TestTimeout(t *testing.T) {
 func TestLogger(t *testing.T) {
 	c := newClient(t, embedded(t))
 	var out bytes.Buffer
-	s := newSession(t, c, nil, etcd.WithLogger(nil), etcd.WithLogger(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+	logger := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	s := newSession(t, c, nil, etcd.WithLogger(nil), etcd.WithLogger(logger))
 	l := etcd.NewLock(s, "log")
 	must.Succeed(t, l.Acquire(background))
 	_, err := l.TryAcquire(background)

@@ -1,5 +1,5 @@
-// Package itest tests package etcd with members that fail, and networks that do. It is a module of its
-// own, so that what it needs is not among the dependencies of that package.
+// Package itest tests package etcd with members that fail, and networks that do. It is a module
+// of its own, so that what it needs is not among the dependencies of that package.
 package itest
 
 import (
@@ -26,11 +26,12 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// ttl is that of most sessions here. It is short, so that the tests of lost leases do not take long.
+// ttl is that of most sessions here. It is short, so that the tests of lost leases do not take
+// long.
 const ttl = 3 * time.Second
 
-// embedded starts a cluster of one member in this process, and returns its address. If the environment
-// names the program of an etcd, it starts that instead.
+// embedded starts a cluster of one member in this process, and returns its address. If the
+// environment names the program of an etcd, it starts that instead.
 func embedded(t testing.TB) string {
 	t.Helper()
 	if program := os.Getenv("FASTENERS_TEST_ETCD"); program != "" {
@@ -56,7 +57,8 @@ func external(t testing.TB, program string) string {
 	for _, l := range listeners { // when both are chosen
 		must.Succeed(t, l.Close())
 	}
-	cmd := exec.Command(program, "--data-dir", t.TempDir(), "--log-level", "error", "--initial-cluster", "default="+urls[1],
+	cmd := exec.Command(program, "--data-dir", t.TempDir(), "--log-level", "error",
+		"--initial-cluster", "default="+urls[1],
 		"--listen-client-urls", urls[0], "--advertise-client-urls", urls[0],
 		"--listen-peer-urls", urls[1], "--initial-advertise-peer-urls", urls[1])
 	cmd.Stdout = os.Stderr

@@ -12,13 +12,14 @@ import (
 	"google.golang.org/grpc"
 )
 
-// TestManyWaiters has many goroutines of a session wait for a lock. They do not ask etcd all at once: it
-// would have no time for anything else, and the session would lose its lease.
+// TestManyWaiters has many goroutines of a session wait for a lock. They do not ask etcd all at
+// once: it would have no time for anything else, and the session would lose its lease.
 func TestManyWaiters(t *testing.T) {
 	t.Parallel()
 	const n, most = 200, 16
 	var now, greatest atomic.Int64
-	count := func(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	count := func(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn,
+		invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 		i := now.Add(1)
 		defer now.Add(-1)
 		for g := greatest.Load(); i > g && !greatest.CompareAndSwap(g, i); g = greatest.Load() {

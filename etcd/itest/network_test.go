@@ -14,8 +14,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// TestCutOff cuts a holder off, and checks that its context is done before the next one has the lock, and
-// that what it writes after that is refused.
+// TestCutOff cuts a holder off, and checks that its context is done before the next one has the
+// lock, and that what it writes after that is refused.
 func TestCutOff(t *testing.T) {
 	t.Parallel()
 	addr := embedded(t)
@@ -71,7 +71,8 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
-// TestLateAnswers holds a lock for longer than the TTL while each answer takes more than a third of that.
+// TestLateAnswers holds a lock for longer than the TTL while each answer takes more than a third
+// of that.
 func TestLateAnswers(t *testing.T) {
 	t.Parallel()
 	addr := embedded(t)
@@ -94,8 +95,9 @@ func TestLateAnswers(t *testing.T) {
 	must.Succeed(t, <-acquired)
 }
 
-// TestDeadLinks lets the links of a client to the members of a cluster die, one after the other. The
-// holder keeps the lock for longer than the TTL, and can release it; and a waiter gets the lock.
+// TestDeadLinks lets the links of a client to the members of a cluster die, one after the other.
+// The holder keeps the lock for longer than the TTL, and can release it; and a waiter gets the
+// lock.
 func TestDeadLinks(t *testing.T) {
 	t.Parallel()
 	members := newMembers(t, 3, true)
@@ -135,7 +137,8 @@ func TestCanceledBehindDeadLink(t *testing.T) {
 	addr := embedded(t)
 	proxy := newProxies(t, addr)[0]
 	far, near := newClient(t, proxy.Addr()), newClient(t, addr)
-	l, next := etcd.NewLock(newSession(t, far, etcd.WithTTL(time.Minute)), "dead"), etcd.NewLock(newSession(t, near), "dead")
+	l := etcd.NewLock(newSession(t, far, etcd.WithTTL(time.Minute)), "dead")
+	next := etcd.NewLock(newSession(t, near), "dead")
 	for _, requests := range []bool{true, false} {
 		must.Succeed(t, l.Acquire(background))
 		must.Succeed(t, l.Release())

@@ -17,14 +17,15 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// TestMembersFail kills or stops a member, the leader or another, while a lock is held and waited for. It
-// is released and passed on.
+// TestMembersFail kills or stops a member, the leader or another, while a lock is held and waited
+// for. It is released and passed on.
 func TestMembersFail(t *testing.T) {
 	t.Parallel()
 	members := newMembers(t, 3, true)
 	c, other := newClient(t, addrs(members)...), newClient(t, addrs(members)...)
 	const long = 20 * time.Second
-	a, b := etcd.NewLock(newSession(t, c, etcd.WithTTL(long)), "members"), etcd.NewLock(newSession(t, other, etcd.WithTTL(long)), "members")
+	a := etcd.NewLock(newSession(t, c, etcd.WithTTL(long)), "members")
+	b := etcd.NewLock(newSession(t, other, etcd.WithTTL(long)), "members")
 	for _, how := range []string{"kill leader", "stop leader", "kill follower", "stop follower"} {
 		must.Succeed(t, a.Acquire(background))
 		acquired := must.Go(func() error { return b.Acquire(background) })
@@ -56,8 +57,9 @@ func TestMembersFail(t *testing.T) {
 	}
 }
 
-// TestRestart keeps the only member down until the holder is told, and starts it again. The member gives
-// the lease its time anew, but as the holder has released the lock, the next one gets it.
+// TestRestart keeps the only member down until the holder is told, and starts it again. The
+// member gives the lease its time anew, but as the holder has released the lock, the next one
+// gets it.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	m := newMembers(t, 1, false)[0]
@@ -76,8 +78,8 @@ func TestRestart(t *testing.T) {
 	must.Succeed(t, l.Release())
 }
 
-// TestStoppedHolder stops the process of a holder for longer than the lease, and checks that it then does
-// not take itself to be the holder even for one look at its context.
+// TestStoppedHolder stops the process of a holder for longer than the lease, and checks that it
+// then does not take itself to be the holder even for one look at its context.
 func TestStoppedHolder(t *testing.T) {
 	t.Parallel()
 	addr := embedded(t)
@@ -123,7 +125,8 @@ func runHolder(args []string) error {
 	if cause := context.Cause(held); !errors.Is(cause, fasteners.ErrLost) {
 		fmt.Println("cause: ", cause)
 	}
-	if _, err := etcd.Commit(context.WithoutCancel(held), clientv3.OpPut("stopped", "")); !errors.Is(err, fasteners.ErrLost) {
+	_, err = etcd.Commit(context.WithoutCancel(held), clientv3.OpPut("stopped", ""))
+	if !errors.Is(err, fasteners.ErrLost) {
 		fmt.Println("guarded write: ", err)
 	}
 	if err := release(); !errors.Is(err, fasteners.ErrLost) {

@@ -23,8 +23,8 @@ type interceptor struct {
 	rules []*rule
 }
 
-// A rule is for the next transaction that puts or deletes a key of a queue. The transaction is performed
-// before the client gives up, or late, when arrive is closed.
+// A rule is for the next transaction that puts or deletes a key of a queue. The transaction is
+// performed before the client gives up, or late, when arrive is closed.
 type rule struct {
 	put    bool            // or it deletes
 	sent   chan struct{}   // closed when the client has sent it
@@ -68,7 +68,8 @@ func (i *interceptor) take(req any) *rule {
 	return r
 }
 
-func (i *interceptor) intercept(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+func (i *interceptor) intercept(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn,
+	invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	r := i.take(req)
 	if r == nil {
 		return invoke(ctx, method, req, resp, conn, opts...)
@@ -94,8 +95,8 @@ func newIntercepted(t *testing.T, addr string) (*etcd.Session, *interceptor) {
 	return newSession(t, c), i
 }
 
-// TestUnansweredAcquire cancels an acquire while there is no answer to its request, which arrives before
-// or after the key is cleaned up.
+// TestUnansweredAcquire cancels an acquire while there is no answer to its request, which arrives
+// before or after the key is cleaned up.
 func TestUnansweredAcquire(t *testing.T) {
 	t.Parallel()
 	addr := embedded(t)
@@ -153,8 +154,8 @@ func awaitBarrier(t *testing.T, c *clientv3.Client, name string) {
 	}
 }
 
-// TestUnansweredTry acquires a lock with the second request. The first arrives before that, or after the
-// lock is released.
+// TestUnansweredTry acquires a lock with the second request. The first arrives before that, or
+// after the lock is released.
 func TestUnansweredTry(t *testing.T) {
 	t.Parallel()
 	addr := embedded(t)
@@ -181,8 +182,8 @@ func TestUnansweredTry(t *testing.T) {
 	}
 }
 
-// TestUnansweredRelease releases a lock with the second request. The first was performed, too, or arrives
-// when the lock is held again, or the lease was revoked in between.
+// TestUnansweredRelease releases a lock with the second request. The first was performed, too, or
+// arrives when the lock is held again, or the lease was revoked in between.
 func TestUnansweredRelease(t *testing.T) {
 	t.Parallel()
 	addr := embedded(t)

@@ -74,7 +74,8 @@ func (c *chaos) run(d time.Duration) {
 	c.stop.Store(true)
 	cancel()
 	workers.Wait()
-	t.Logf("%d holds, %d lost, %d increments, %d unknown, faults %v", c.holds.Load(), c.losses.Load(), c.increments.Load(), c.unknown.Load(), c.faults)
+	t.Logf("%d holds, %d lost, %d increments, %d unknown, faults %v",
+		c.holds.Load(), c.losses.Load(), c.increments.Load(), c.unknown.Load(), c.faults)
 }
 
 // work acquires and releases the lock again and again.
@@ -166,8 +167,8 @@ func (c *chaos) increment(held context.Context) {
 	}
 }
 
-// breakSomething makes one fault, and heals it after a while. The server is never the first to lose a
-// connection, unless it starts anew: it would release the lock before the holder can know.
+// breakSomething makes one fault, and heals it after a while. The server is never the first to
+// lose a connection, unless it starts anew: it would release the lock before the holder can know.
 func (c *chaos) breakSomething() {
 	p := c.proxies[rand.IntN(len(c.proxies))]
 	count := func(what string) { c.faults[what]++ }
@@ -226,9 +227,9 @@ func (c *chaos) crash() {
 	_ = conn.Close(background)
 }
 
-// TestChaos checks with faults of all kinds that no two holders that exclude each other believe in their
-// hold at the same time, that the history is linearizable, and that transactions under the lock lose no
-// update.
+// TestChaos checks with faults of all kinds that no two holders that exclude each other believe
+// in their hold at the same time, that the history is linearizable, and that transactions under
+// the lock lose no update.
 //
 // It does so in rounds, each with a new server: long histories take too much time to check.
 func TestChaos(t *testing.T) {
@@ -251,8 +252,9 @@ func (c *chaos) check() {
 		t.Errorf("counter is %d, but %d transactions were committed, and %d may have been", n, low, c.unknown.Load())
 	}
 	// Nothing is left but locks of sessions that were cut off, until the server ends them.
+	const locks = `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')`
 	for left := true; left; time.Sleep(10 * time.Millisecond) {
-		must.Succeed(t, conn.QueryRow(background, `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')`).Scan(&left))
+		must.Succeed(t, conn.QueryRow(background, locks).Scan(&left))
 	}
 	_ = conn.Close(background)
 	c.server.Close()

@@ -4,13 +4,12 @@ import (
 	"testing"
 
 	"github.com/go-fasteners/fasteners"
-	"github.com/go-fasteners/fasteners/internal/enginetest/must"
 	"github.com/go-fasteners/fasteners/lockertest"
 	"github.com/go-fasteners/fasteners/postgres"
 )
 
-// conformance runs the tests that any lock must pass. Of several DBs, that one is first in the queue whose
-// statement arrives first at the server.
+// conformance runs the tests that any lock must pass. Of several DBs, that one is first in the
+// queue whose statement arrives first at the server.
 func conformance(t *testing.T, oneDB bool, newDBFor func(*testing.T) *postgres.DB) {
 	s := commonServer(t)
 	admin := s.Connect(t)
@@ -19,14 +18,7 @@ func conformance(t *testing.T, oneDB bool, newDBFor func(*testing.T) *postgres.D
 		NewReaderWriterLock: func(t *testing.T, name string) fasteners.ReaderWriterLocker {
 			return postgres.NewReaderWriterLock(newDBFor(t), name)
 		},
-		Lose: func(t *testing.T, name string) {
-			for _, b := range locksOf(t, admin, name) {
-				if b.Granted {
-					_, err := admin.Exec(background, "SELECT pg_terminate_backend($1)", int32(b.PID))
-					must.Succeed(t, err)
-				}
-			}
-		},
+		Lose:     func(t *testing.T, name string) { terminateHolders(t, admin, name) },
 		Tokens:   true,
 		OneQueue: oneDB,
 	})

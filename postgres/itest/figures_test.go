@@ -51,8 +51,8 @@ func (l bareLock) Release() error {
 	return err
 }
 
-// BenchmarkHandOff measures from just before a release until another process has the lock, for which that has
-// waited for a while.
+// BenchmarkHandOff measures from just before a release until another process has the lock, for
+// which that has waited for a while.
 func BenchmarkHandOff(b *testing.B) {
 	s := commonServer(b)
 	for _, wait := range []time.Duration{20 * time.Millisecond, 2 * time.Second} {
@@ -82,8 +82,8 @@ func BenchmarkHandOff(b *testing.B) {
 	}
 }
 
-// BenchmarkContended has eight goroutines that want the lock all the time, and tells how much less than its
-// share the worst one gets.
+// BenchmarkContended has eight goroutines that want the lock all the time, and tells how much
+// less than its share the worst one gets.
 func BenchmarkContended(b *testing.B) {
 	s := commonServer(b)
 	const n = 8

@@ -39,8 +39,8 @@ func TestCancelLeavesNothing(t *testing.T) {
 	must.Succeed(t, waiter.ReleaseWriteLock())
 }
 
-// TestPlaceInQueue checks that a process keeps its place in the queue of the server when its first waiter
-// gives up.
+// TestPlaceInQueue checks that a process keeps its place in the queue of the server when its
+// first waiter gives up.
 func TestPlaceInQueue(t *testing.T) {
 	s := commonServer(t)
 	admin := s.Connect(t)
@@ -118,7 +118,8 @@ func TestErrors(t *testing.T) {
 	} {
 		err := test.lock.Acquire(background)
 		var pathErr *fs.PathError
-		if !errors.As(err, &pathErr) || pathErr.Op != "acquire" || pathErr.Path != test.lock.Name() || test.want != nil && !errors.Is(err, test.want) {
+		if !errors.As(err, &pathErr) || pathErr.Op != "acquire" || pathErr.Path != test.lock.Name() ||
+			test.want != nil && !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", test.name, err, test.want)
 		}
 		if _, err := test.lock.TryAcquire(background); err == nil {
@@ -133,7 +134,10 @@ func TestErrors(t *testing.T) {
 func TestSequence(t *testing.T) {
 	s := commonServer(t)
 	admin := s.Connect(t)
-	_, err := admin.Exec(background, `CREATE SEQUENCE caching CACHE 2; CREATE SEQUENCE cycling MAXVALUE 10 CYCLE; CREATE SEQUENCE falling INCREMENT -1`)
+	_, err := admin.Exec(background, `
+		CREATE SEQUENCE caching CACHE 2;
+		CREATE SEQUENCE cycling MAXVALUE 10 CYCLE;
+		CREATE SEQUENCE falling INCREMENT -1`)
 	must.Succeed(t, err)
 	for _, name := range []string{"caching", "cycling", "public.falling", "nowhere.token"} {
 		lock := postgres.NewLock(newDB(t, s, postgres.WithSequence(name)), t.Name())
@@ -203,8 +207,7 @@ func TestInTx(t *testing.T) {
 	// A loss.
 	err = postgres.InTx(held, func(tx pgx.Tx) error {
 		must.Succeed(t, increment(held, tx))
-		_, err := admin.Exec(background, "SELECT pg_terminate_backend($1)", int32(locksOf(t, admin, t.Name())[0].PID))
-		must.Succeed(t, err)
+		terminateHolders(t, admin, t.Name())
 		awaitLocks(t, admin, t.Name(), 0, 0)
 		return nil
 	})
@@ -218,8 +221,8 @@ func TestInTx(t *testing.T) {
 	must.Fail(t, postgres.InTx(held, func(pgx.Tx) error { return nil }), fasteners.ErrNotAcquired)
 }
 
-// TestLongTransaction checks that a lock is not lost while a statement takes longer than the TTL, and
-// that others that share the session can release their hold meanwhile.
+// TestLongTransaction checks that a lock is not lost while a statement takes longer than the TTL,
+// and that others that share the session can release their hold meanwhile.
 func TestLongTransaction(t *testing.T) {
 	t.Parallel()
 	s := commonServer(t)
@@ -239,8 +242,8 @@ func TestLongTransaction(t *testing.T) {
 	<-other.Done()
 }
 
-// The timeout bounds the wait, and not the work. Its error tells a lock that is held from a server that does not
-// answer.
+// The timeout bounds the wait, and not the work. Its error tells a lock that is held from a
+// server that does not answer.
 func TestTimeout(t *testing.T) {
 	s := commonServer(t)
 	timeout := postgres.WithTimeout(50 * time.Millisecond)
@@ -305,8 +308,7 @@ func TestLogger(t *testing.T) {
 	}))
 	held, release, err := lock.HoldWrite(background)
 	must.Succeed(t, err)
-	_, err = admin.Exec(background, "SELECT pg_terminate_backend($1)", int32(locksOf(t, admin, t.Name())[0].PID))
-	must.Succeed(t, err)
+	terminateHolders(t, admin, t.Name())
 	<-held.Done()
 	must.Fail(t, release(), fasteners.ErrLost)
 	db.Close() // nothing logs any more

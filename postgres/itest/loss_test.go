@@ -15,8 +15,7 @@ func TestTerminated(t *testing.T) {
 	lock := postgres.NewLock(newDB(t, s), t.Name())
 	held, release, err := lock.Hold(background)
 	must.Succeed(t, err)
-	_, err = admin.Exec(background, "SELECT pg_terminate_backend($1)", int32(locksOf(t, admin, t.Name())[0].PID))
-	must.Succeed(t, err)
+	terminateHolders(t, admin, t.Name())
 	<-held.Done()
 	must.Fail(t, context.Cause(held), fasteners.ErrLost)
 	must.Succeed(t, lock.Acquire(background)) // through the same value

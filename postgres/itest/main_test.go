@@ -1,5 +1,5 @@
-// Package itest tests package postgres with servers that fail, and networks that do. It is a module of
-// its own, so that what it needs is not among the dependencies of that package.
+// Package itest tests package postgres with servers that fail, and networks that do. It is a
+// module of its own, so that what it needs is not among the dependencies of that package.
 package itest
 
 import (
@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-fasteners/fasteners"
 	"github.com/go-fasteners/fasteners/internal/enginetest/must"
 	"github.com/go-fasteners/fasteners/internal/enginetest/process"
 	"github.com/go-fasteners/fasteners/postgres"
@@ -113,7 +114,29 @@ func awaitLocks(tb testing.TB, conn *pgx.Conn, name string, holders, waiters int
 	}
 }
 
-// awaitBlocked waits until n goroutines that the test has started are blocked in [postgres.Lock.Acquire].
+// terminateHolders ends the sessions that hold a lock, but not those of its waiters.
+func terminateHolders(tb testing.TB, conn *pgx.Conn, name string) {
+	tb.Helper()
+	for _, b := range locksOf(tb, conn, name) {
+		if b.Granted {
+			_, err := conn.Exec(background, "SELECT pg_terminate_backend($1)", int32(b.PID))
+			must.Succeed(tb, err)
+		}
+	}
+}
+
+// mustBeTold checks that a holder has been told of its loss. It is called when somebody else has
+// just acquired the lock.
+func mustBeTold(tb testing.TB, held context.Context) {
+	tb.Helper()
+	if held.Err() == nil {
+		tb.Error("somebody else has the lock, and the holder has not been told")
+	}
+	must.Fail(tb, context.Cause(held), fasteners.ErrLost)
+}
+
+// awaitBlocked waits until n goroutines that the test has started are blocked in
+// [postgres.Lock.Acquire].
 func awaitBlocked(tb testing.TB, n int) {
 	tb.Helper()
 	for blocked := 0; blocked < n; time.Sleep(time.Millisecond) {

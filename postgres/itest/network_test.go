@@ -12,16 +12,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// mustBeTold checks that a holder has been told of its loss. It is called when somebody else has just
-// acquired the lock.
-func mustBeTold(t *testing.T, held context.Context) {
-	t.Helper()
-	if held.Err() == nil {
-		t.Error("somebody else has the lock, and the holder has not been told")
-	}
-	must.Fail(t, context.Cause(held), fasteners.ErrLost)
-}
-
 // TestLastsLongerThanTTL checks that signs of life keep a lock, also over a slow network.
 func TestLastsLongerThanTTL(t *testing.T) {
 	t.Parallel()
@@ -71,8 +61,8 @@ func TestPartitions(t *testing.T) {
 	}
 }
 
-// TestHealed checks that a release after a partition tells the truth: if the session has survived, nobody
-// else has had the lock.
+// TestHealed checks that a release after a partition tells the truth: if the session has
+// survived, nobody else has had the lock.
 func TestHealed(t *testing.T) {
 	t.Parallel()
 	s := commonServer(t)
@@ -88,7 +78,8 @@ func TestHealed(t *testing.T) {
 	must.Succeed(t, release())
 }
 
-// TestWaiterCutOff checks that a waiter that cannot be reached does not keep the lock that it is granted.
+// TestWaiterCutOff checks that a waiter that cannot be reached does not keep the lock that it is
+// granted.
 func TestWaiterCutOff(t *testing.T) {
 	t.Parallel()
 	s := commonServer(t)

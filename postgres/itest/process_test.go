@@ -17,8 +17,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// runHolder acquires the lock of a name on a server, and looks at the context of the hold again and again. When
-// that is done, it prints when it has last found it not to be, and what the release returns.
+// runHolder acquires the lock of a name on a server, and looks at the context of the hold again
+// and again. When that is done, it prints when it has last found it not to be, and what the
+// release returns.
 func runHolder(args []string) error {
 	config, err := pgx.ParseConfig(args[0])
 	if err != nil {
@@ -38,7 +39,8 @@ func runHolder(args []string) error {
 		}
 		last = now
 	}
-	fmt.Println(last.UnixNano(), errors.Is(context.Cause(held), fasteners.ErrLost), errors.Is(release(), fasteners.ErrLost))
+	told, released := errors.Is(context.Cause(held), fasteners.ErrLost), errors.Is(release(), fasteners.ErrLost)
+	fmt.Println(last.UnixNano(), told, released)
 	return nil
 }
 
@@ -77,8 +79,8 @@ func TestKilledWaiter(t *testing.T) {
 	must.Succeed(t, lock.Release())
 }
 
-// TestStoppedHolder checks that a process that was stopped for longer than the TTL finds its context done
-// with the first look.
+// TestStoppedHolder checks that a process that was stopped for longer than the TTL finds its
+// context done with the first look.
 func TestStoppedHolder(t *testing.T) {
 	t.Parallel()
 	s := commonServer(t)
@@ -102,8 +104,8 @@ func TestStoppedHolder(t *testing.T) {
 	must.Succeed(t, lock.Release())
 }
 
-// TestServerStartsAnew checks that no lock is granted after the server has started anew, as long as a
-// holder that is cut off may still believe in its lock.
+// TestServerStartsAnew checks that no lock is granted after the server has started anew, as long
+// as a holder that is cut off may still believe in its lock.
 func TestServerStartsAnew(t *testing.T) {
 	for _, test := range []struct {
 		name  string

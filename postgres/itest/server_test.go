@@ -16,7 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// TestOldServer checks that a server of version 13 is refused. It is one that only knows its version.
+// TestOldServer checks that a server of version 13 is refused. It is one that only knows its
+// version.
 func TestOldServer(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must.Succeed(t, err)

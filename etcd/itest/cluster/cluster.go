@@ -1,5 +1,5 @@
-// Package cluster runs etcd for tests and examples: in this process, or as processes that can be killed
-// and stopped.
+// Package cluster runs etcd for tests and examples: in this process, or as processes that can be
+// killed and stopped.
 package cluster
 
 import (
@@ -42,8 +42,8 @@ func (c config) embed() *embed.Config {
 // An Embedded is a cluster of one member in this process.
 type Embedded struct{ etcd *embed.Etcd }
 
-// Embed starts a cluster of one member in this process, with its data in dir. It does not sync them to
-// disk.
+// Embed starts a cluster of one member in this process, with its data in dir. It does not sync
+// them to disk.
 func Embed(dir string) (*Embedded, error) {
 	const any = "127.0.0.1:0"
 	c := config{Name: "m0", Dir: dir, Client: any, Peer: any, Cluster: "m0=http://" + any, NoSync: true}

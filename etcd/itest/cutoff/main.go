@@ -1,5 +1,5 @@
-// Cutoff shows what happens to the holder of a lock that is cut off from etcd: it is told before the next
-// one has the lock, and what it writes after that is refused.
+// Cutoff shows what happens to the holder of a lock that is cut off from etcd: it is told before
+// the next one has the lock, and what it writes after that is refused.
 package main
 
 import (
@@ -71,7 +71,8 @@ func run(ttl time.Duration) error {
 		if err := <-next; err != nil {
 			return err
 		}
-		// A careful function stops when its context is done. This one is not careful, or was stopped.
+		// A careful function stops when its context is done. This one is not careful, or was
+		// stopped.
 		say("A", "writes all the same: %v", s.write(ctx, "A"))
 		proxy.Forward(true, true)
 		_, err := etcd.Commit(context.WithoutCancel(ctx), clientv3.OpPut("report", "by A"))

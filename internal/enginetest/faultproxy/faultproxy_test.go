@@ -85,8 +85,8 @@ func TestForward(t *testing.T) {
 	client.wants("held up")
 }
 
-// TestEndIsHeldUp closes either end while nothing is forwarded. The other one gets to know it later,
-// after what was sent before.
+// TestEndIsHeldUp closes either end while nothing is forwarded. The other one gets to know it
+// later, after what was sent before.
 func TestEndIsHeldUp(t *testing.T) {
 	for _, name := range []string{"client", "server"} {
 		t.Run(name, func(t *testing.T) {

@@ -1,6 +1,6 @@
-// Package history checks what the users of a lock have seen: that no two of them took themselves to be
-// holders that exclude each other, and that there is an order of what they did in which a lock can do
-// it.
+// Package history checks what the users of a lock have seen: that no two of them took themselves
+// to be holders that exclude each other, and that there is an order of what they did in which a
+// lock can do it.
 package history
 
 import (
@@ -15,10 +15,11 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// A History is what workers have done with a lock for readers and writers. A worker does one thing at
-// a time; there are at most 64.
+// A History is what workers have done with a lock for readers and writers. A worker does one
+// thing at a time; there are at most 64.
 type History struct {
-	// Tokens says that those of a holder must be greater than those of earlier ones that exclude it.
+	// Tokens says that those of a holder must be greater than those of earlier ones that exclude
+	// it.
 	Tokens bool
 
 	now        func() int64 // the time since the start, which is not 0
@@ -33,13 +34,13 @@ func New() *History {
 	return &History{now: func() int64 { return max(int64(time.Since(start)), 1) }}
 }
 
-// A belief is a time in which a worker took itself to be a holder. It is over when the context of the
-// hold was looked at for the last time, of those that it was not done.
+// A belief is a time in which a worker took itself to be a holder: from when it had acquired the
+// lock to before the last look at the context of the hold that found it not done.
 type belief struct {
 	worker   int
 	write    bool
 	token    int64
-	from, to int64 // 0 if it never did
+	from, to int64 // 0 if no look has
 }
 
 func (b belief) String() string {
@@ -53,8 +54,8 @@ type event struct {
 	write, acquire bool
 }
 
-// A Hold is written by one worker. It has to call Acquired when it has the lock, then Look, Releasing,
-// and Released or Lost.
+// A Hold is what one worker records of a hold. It has to call Acquired when it has the lock, then
+// Look, Releasing, and Released or Lost.
 type Hold struct {
 	history                    *History
 	belief                     belief

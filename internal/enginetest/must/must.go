@@ -30,8 +30,8 @@ func Fail(tb testing.TB, err, want error) {
 	}
 }
 
-// Block ends the test if something can be received from c within a moment: what must not happen while
-// something else goes on.
+// Block ends the test if something can be received from c within a moment: what must not happen
+// while something else goes on.
 func Block[T any](tb testing.TB, what string, c <-chan T) {
 	tb.Helper()
 	select {

@@ -36,7 +36,7 @@ func TestDemands(t *testing.T) {
 		"no success":    {func(tb testing.TB) { Succeed(tb, wrapped) }, "read: EOF"},
 		"failure":       {func(tb testing.TB) { Fail(tb, wrapped, io.EOF) }, ""},
 		"no failure":    {func(tb testing.TB) { Fail(tb, nil, io.EOF) }, "<nil>, want EOF"},
-		"other failure": {func(tb testing.TB) { Fail(tb, io.ErrClosedPipe, io.EOF) }, "io: read/write on closed pipe, want EOF"},
+		"other failure": {func(tb testing.TB) { Fail(tb, io.ErrNoProgress, io.EOF) }, io.ErrNoProgress.Error() + ", want EOF"},
 		"block":         {func(tb testing.TB) { Block(tb, "two", make(chan int)) }, ""},
 		"no block":      {func(tb testing.TB) { Block(tb, "two", full) }, "two"},
 	} {

@@ -1,4 +1,5 @@
-// Package process runs the test binary, and other programs, as processes that tests can kill and stop.
+// Package process runs the test binary, and other programs, as processes that tests can kill and
+// stop.
 package process
 
 import (
@@ -15,8 +16,8 @@ import (
 // variable makes the test binary run the function of that name instead of the tests.
 const variable = "FASTENERS_TEST_PROCESS"
 
-// Main runs one of the functions, with the arguments of [Self], if this process was started for that,
-// and exits. TestMain has to call it first. If the parent exits, this process exits, too.
+// Main runs one of the functions, with the arguments of [Self], if this process was started for
+// that, and exits. TestMain has to call it first. If the parent exits, this process exits, too.
 func Main(functions map[string]func(args []string) error) {
 	name := os.Getenv(variable)
 	if name == "" {
@@ -57,8 +58,8 @@ type Process struct {
 	wait  func() error
 }
 
-// Start starts a command. Its standard error is that of this process, unless it is set. Its standard
-// output is for Line, unless it is set. The caller has to call Wait or Kill.
+// Start starts a command. Its standard error is that of this process, unless it is set. Its
+// standard output is for Line, unless it is set. The caller has to call Wait or Kill.
 func Start(cmd *exec.Cmd) (*Process, error) {
 	if cmd.Stderr == nil {
 		cmd.Stderr = os.Stderr

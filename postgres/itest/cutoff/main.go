@@ -1,5 +1,6 @@
-// Command cutoff shows what happens to a holder that is cut off from the server: its context ends before
-// somebody else has the lock, and what it writes too late is refused. It starts a server of its own.
+// Command cutoff shows what happens to a holder that is cut off from the server: its context ends
+// before somebody else has the lock, and what it writes too late is refused. It starts a server
+// of its own.
 package main
 
 import (

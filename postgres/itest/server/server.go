@@ -71,8 +71,8 @@ func Start() (*Server, error) {
 	return s, nil
 }
 
-// programs returns the directory of the server's programs: FASTENERS_TEST_POSTGRES, that of initdb in
-// PATH, or the newest one of Debian.
+// programs returns the directory of the server's programs: FASTENERS_TEST_POSTGRES, that of
+// initdb in PATH, or the newest one of Debian.
 func programs() (string, error) {
 	if dir := os.Getenv("FASTENERS_TEST_POSTGRES"); dir != "" {
 		return dir, nil
@@ -97,7 +97,8 @@ func (s *Server) init() error {
 	if err := Chown(s.dir); err != nil {
 		return err
 	}
-	initdb := Command(filepath.Join(s.bin, "initdb"), "-D", s.dir+"/data", "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
+	initdb := Command(filepath.Join(s.bin, "initdb"), "-D", s.dir+"/data", "-U", "postgres",
+		"-A", "trust", "-N", "-E", "UTF8", "--locale=C")
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
@@ -117,8 +118,8 @@ func (s *Server) init() error {
 	return err
 }
 
-// Command returns a command that runs as the user postgres if this process is root: the server refuses to run
-// as root.
+// Command returns a command that runs as the user postgres if this process is root: the server
+// refuses to run as root.
 func Command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = "/"
@@ -149,8 +150,8 @@ func postgresUser() (uid, gid uint32, ok bool) {
 	return uint32(id), uint32(group), true
 }
 
-// start starts the server, and waits until it accepts connections. A shell stops the server when this process
-// exits, for whatever reason: it notices the end of its input.
+// start starts the server, and waits until it accepts connections. A shell stops the server when
+// this process exits, for whatever reason: it notices the end of its input.
 func (s *Server) start() error {
 	const script = `"$@" & read line; kill -QUIT $!; wait $!`
 	s.cmd = Command("/bin/sh", "-c", script, "sh", filepath.Join(s.bin, "postgres"), "-D", s.dir+"/data",

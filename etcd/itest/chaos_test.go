@@ -10,10 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/anishathalye/porcupine"
 	"github.com/go-fasteners/fasteners"
 	"github.com/go-fasteners/fasteners/etcd"
 	"github.com/go-fasteners/fasteners/etcd/itest/cluster"
+	"github.com/go-fasteners/fasteners/internal/enginetest/faultproxy"
+	"github.com/go-fasteners/fasteners/internal/enginetest/history"
+	"github.com/go-fasteners/fasteners/internal/enginetest/must"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -27,25 +29,30 @@ const (
 
 // A chaos is a run of TestChaos.
 type chaos struct {
-	*history
+	*history.History
 	t       *testing.T
-	members []*cluster.Process
+	members []*cluster.Member
 	admin   *clientv3.Client
-	links   [chaosClients][]*cluster.Proxy // of each client to each member
+	links   [chaosClients][]*faultproxy.Proxy // of each client to each member
 	end     time.Time
 
 	mu    sync.Mutex
 	count map[string]int
 }
 
-// TestChaos has readers and writers of several clients acquire a lock while members are killed and
-// stopped, and connections fail. At no time two of them may take themselves to be holders that exclude
-// each other, the history must be linearizable, and a counter of the writers must have counted all.
+// TestChaos has readers and writers of several clients acquire a lock while members are killed
+// and stopped, and connections fail. At no time two of them may take themselves to be holders
+// that exclude each other, the history must be linearizable, and a counter of the writers must
+// have counted all.
 func TestChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes time")
 	}
-	c := &chaos{history: newHistory(), t: t, members: processes(t, 3, true), end: time.Now().Add(*chaosTime), count: map[string]int{}}
+	c := &chaos{
+		History: history.New(), t: t, members: newMembers(t, 3, true),
+		end: time.Now().Add(*chaosTime), count: map[string]int{},
+	}
+	c.Tokens = true
 	c.admin = newClient(t, addrs(c.members)...)
 	var workers sync.WaitGroup
 	for i := range c.links {
@@ -62,23 +69,18 @@ func TestChaos(t *testing.T) {
 	}
 	workers.Wait()
 
-	resp, err := c.admin.Get(bg, "counter")
-	must(t, err)
+	resp, err := c.admin.Get(background, "counter")
+	must.Succeed(t, err)
 	counter := 0
 	if len(resp.Kvs) > 0 {
 		counter, err = strconv.Atoi(string(resp.Kvs[0].Value))
-		must(t, err)
+		must.Succeed(t, err)
 	}
-	t.Logf("%d holds; counter %d; %v", len(c.beliefs), counter, c.count)
+	t.Logf("counter %d; %v", counter, c.count)
 	if counted := c.count["counted"]; counter < counted || counter > counted+c.count["perhaps counted"] {
 		t.Error("the counter has not counted all, or too much")
 	}
-	if n := c.overlaps(); n > 0 {
-		t.Errorf("%d times two took themselves to be the holder", n)
-	}
-	if result := porcupine.CheckOperationsTimeout(lockModel, c.operations, time.Minute); result != porcupine.Ok {
-		t.Errorf("the history of %d operations is not linearizable: %v", len(c.operations), result)
-	}
+	c.Check(t)
 	if c.count["released"] == 0 || c.count["counted"] == 0 {
 		t.Error("nothing was done")
 	}
@@ -98,8 +100,8 @@ func (c *chaos) fail() {
 	m := c.members[rand.IntN(len(c.members))]
 	if rand.IntN(3) > 0 {
 		var err error
-		m, err = cluster.Leader(bg, c.admin, c.members)
-		must(c.t, err)
+		m, err = cluster.Leader(background, c.admin, c.members)
+		must.Succeed(c.t, err)
 	}
 	links := c.links[rand.IntN(len(c.links))]
 	link := links[rand.IntN(len(links))]
@@ -108,12 +110,12 @@ func (c *chaos) fail() {
 		c.add("killed")
 		m.Kill()
 		pause()
-		must(c.t, m.Start())
+		must.Succeed(c.t, m.Start())
 	case 1:
 		c.add("stopped")
-		m.Stop()
+		must.Succeed(c.t, m.Stop())
 		pause()
-		m.Continue()
+		must.Succeed(c.t, m.Continue())
 	case 2, 3:
 		c.add("cut off")
 		for _, l := range links {
@@ -157,13 +159,14 @@ func (w *worker) run() {
 	}
 }
 
-// hold acquires the lock, looks at its context for a while, counts if it writes, and releases the lock.
+// hold acquires the lock, looks at its context for a while, counts if it writes, and releases the
+// lock.
 func (w *worker) hold(write bool) {
 	timeout := 15 * time.Second
 	if rand.IntN(8) == 0 {
 		timeout = rand.N(20 * time.Millisecond)
 	}
-	ctx, cancel := context.WithTimeout(bg, timeout)
+	ctx, cancel := context.WithTimeout(background, timeout)
 	defer cancel()
 	l := etcd.NewReaderWriterLock(w.session, chaosName)
 	hold := l.HoldRead
@@ -173,9 +176,8 @@ func (w *worker) hold(write bool) {
 			hold = etcd.NewLock(w.session, chaosName).Hold
 		}
 	}
-	begun := w.now()
+	h := w.Begin(w.number, write)
 	held, release, err := hold(ctx)
-	acquired := w.now()
 	if err != nil {
 		if !errors.Is(err, context.DeadlineExceeded) {
 			w.t.Error(err)
@@ -184,66 +186,52 @@ func (w *worker) hold(write bool) {
 		return
 	}
 	token, _ := fasteners.Token(held)
-	b := belief{worker: w.number, write: write, token: token}
-	look := func() bool {
-		before := w.now()
-		if held.Err() != nil {
-			return false
-		}
-		if b.to = before; b.from == 0 {
-			b.from = w.now()
-		}
-		return true
-	}
+	h.Acquired(token)
 	length := rand.N(4 * time.Millisecond)
 	if rand.IntN(300) == 0 {
 		length = rand.N(2 * ttl)
 	}
-	for look() && w.now() < acquired+int64(length) {
+	for h.Look(held) && h.Age() < length {
 		time.Sleep(time.Millisecond)
 	}
 	if write {
 		w.increment(held)
 	}
-	look()
-	releasing := w.now()
-	w.released(release(), write, begun, acquired, releasing)
-	w.believed(b)
+	h.Look(held)
+	w.release(h, release)
 }
 
 func (w *worker) try(write bool) {
-	ctx, cancel := context.WithTimeout(bg, time.Second)
+	ctx, cancel := context.WithTimeout(background, time.Second)
 	defer cancel()
 	l := etcd.NewReaderWriterLock(w.session, chaosName)
 	try, release := l.TryAcquireReadLock, l.ReleaseReadLock
 	if write {
 		try, release = l.TryAcquireWriteLock, l.ReleaseWriteLock
 	}
-	begun := w.now()
+	h := w.Begin(w.number, write)
 	ok, err := try(ctx)
-	acquired := w.now()
 	switch {
 	case err != nil && !errors.Is(err, context.DeadlineExceeded):
 		w.t.Error(err)
 	case ok:
-		w.released(release(), write, begun, acquired, acquired)
+		h.Acquired(0) // the token is for those who look
+		w.release(h, release)
 	}
 }
 
-// released puts a hold into the history, when it is released. A lock that was lost was so at some time
-// since it was acquired.
-func (w *worker) released(err error, write bool, begun, acquired, releasing int64) {
-	switch {
+func (w *worker) release(h *history.Hold, release func() error) {
+	h.Releasing()
+	switch err := release(); {
 	case err == nil:
 		w.add("released")
+		h.Released()
 	case errors.Is(err, fasteners.ErrLost):
 		w.add("lost")
-		releasing = acquired
+		h.Lost()
 	default:
 		w.t.Error(err)
 	}
-	w.operation(w.number, event{w.number, write, true}, begun, acquired)
-	w.operation(w.number, event{w.number, write, false}, releasing, w.now())
 }
 
 // increment increments the counter, also if the lock seems to be lost: then etcd must refuse it.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/go-fasteners/fasteners/etcd"
+	"github.com/go-fasteners/fasteners/internal/enginetest/must"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 )
@@ -42,19 +43,19 @@ var makers = []maker{
 		var held context.Context
 		var release func() error
 		return mutex{func() (err error) {
-			held, release, err = l.Hold(bg)
+			held, release, err = l.Hold(background)
 			return err
 		}, func() error { return release() }, func() <-chan struct{} { return held.Done() }}
 	}},
 	{"client/v3/concurrency", func(t *testing.T, c *clientv3.Client, name string) mutex {
 		s, err := concurrency.NewSession(c, concurrency.WithTTL(figuresTTL))
-		must(t, err)
+		must.Succeed(t, err)
 		t.Cleanup(func() {
 			s.Orphan() // some have no way to etcd
 			go s.Close()
 		})
 		m := concurrency.NewMutex(s, name)
-		return mutex{func() error { return m.Lock(bg) }, func() error { return m.Unlock(bg) }, s.Done}
+		return mutex{func() error { return m.Lock(background) }, func() error { return m.Unlock(background) }, s.Done}
 	}},
 }
 
@@ -62,8 +63,8 @@ var names atomic.Int64
 
 func newName() string { return fmt.Sprint("figures/", names.Add(1)) }
 
-// TestFigures measures what the README says. Both packages take turns, so that other load of the machine
-// meets both.
+// TestFigures measures what the README says. Both packages take turns, so that other load of the
+// machine meets both.
 func TestFigures(t *testing.T) {
 	if !*figures {
 		t.Skip("-figures is not set")
@@ -75,7 +76,7 @@ func TestFigures(t *testing.T) {
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", what, members, measure(makers[0]), measure(makers[1]))
 	}
 	for _, n := range []int{1, 3} {
-		at := addrs(processes(t, n, false))
+		at := addrs(newMembers(t, n, false))
 		alone := measureAlone(t, at)
 		row("acquire and release alone", n, func(m maker) string { return fmt.Sprint(alone[m.name]) })
 		row("hand-off to a waiter that came 20 ms before", n, func(m maker) string { return measureHandOff(t, m, at) })
@@ -110,8 +111,8 @@ func measureAlone(t *testing.T, at []string) map[string]string {
 	for range 1500 {
 		for i, l := range locks {
 			begun := time.Now()
-			must(t, l.acquire())
-			must(t, l.release())
+			must.Succeed(t, l.acquire())
+			must.Succeed(t, l.release())
 			times[i] = append(times[i], time.Since(begun))
 		}
 	}
@@ -129,7 +130,7 @@ func measureAlone(t *testing.T, at []string) map[string]string {
 func measureHandOff(t *testing.T, m maker, at []string) string {
 	name := newName()
 	a, b := m.make(t, newClient(t, at...), name), m.make(t, newClient(t, at...), name)
-	must(t, a.acquire())
+	must.Succeed(t, a.acquire())
 	var ds []time.Duration
 	for range 100 {
 		acquired := make(chan time.Time)
@@ -141,11 +142,11 @@ func measureHandOff(t *testing.T, m maker, at []string) string {
 		}()
 		time.Sleep(20 * time.Millisecond)
 		begun := time.Now()
-		must(t, a.release())
+		must.Succeed(t, a.release())
 		ds = append(ds, (<-acquired).Sub(begun))
 		a, b = b, a
 	}
-	must(t, a.release())
+	must.Succeed(t, a.release())
 	return describe(ds)
 }
 
@@ -175,8 +176,8 @@ func measureContenders(t *testing.T, m maker, at []string) string {
 	return fmt.Sprintf("%.0f/s, shares %d to %d", float64(sum)/took.Seconds(), slices.Min(turns[:]), slices.Max(turns[:]))
 }
 
-// measureCuts cuts 32 holders off, at any time after their lease was kept alive, and compares when they
-// are told with when the next one has the lock.
+// measureCuts cuts 32 holders off, at any time after their lease was kept alive, and compares
+// when they are told with when the next one has the lock.
 func measureCuts(t *testing.T, at string) map[string]string {
 	const n = 32
 	var mu sync.Mutex
@@ -191,7 +192,7 @@ func measureCuts(t *testing.T, at string) map[string]string {
 		for _, m := range makers {
 			name := newName()
 			holder, next := m.make(t, far, name), m.make(t, near, name)
-			must(t, holder.acquire())
+			must.Succeed(t, holder.acquire())
 			both.Add(1)
 			all.Go(func() {
 				lost, told := holder.lost(), make(chan time.Time, 1)
@@ -226,14 +227,14 @@ func measureCuts(t *testing.T, at string) map[string]string {
 	return result
 }
 
-// measureWaiters has 1,000 goroutines wait, and measures the memory of this process, in which no member
-// is.
+// measureWaiters has 1,000 goroutines wait, and measures the memory of this process, in which no
+// member is.
 func measureWaiters(t *testing.T, m maker, at []string) string {
 	const n = 1000
 	name := newName()
 	c := newClient(t, at...)
 	holder := m.make(t, c, name)
-	must(t, holder.acquire())
+	must.Succeed(t, holder.acquire())
 	memory := func() uint64 {
 		var s runtime.MemStats
 		runtime.GC()
@@ -252,7 +253,7 @@ func measureWaiters(t *testing.T, m maker, at []string) string {
 		var l mutex
 		if ours != nil {
 			lock := etcd.NewLock(ours, name)
-			l = mutex{acquire: func() error { return lock.Acquire(bg) }, release: lock.Release}
+			l = mutex{acquire: func() error { return lock.Acquire(background) }, release: lock.Release}
 		} else {
 			l = m.make(t, c, name) // they need a session each
 		}
@@ -263,8 +264,8 @@ func measureWaiters(t *testing.T, m maker, at []string) string {
 		})
 	}
 	for {
-		resp, err := c.Get(bg, name+"/", clientv3.WithPrefix(), clientv3.WithCountOnly())
-		must(t, err)
+		resp, err := c.Get(background, name+"/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+		must.Succeed(t, err)
 		if resp.Count > n {
 			break
 		}
@@ -273,7 +274,7 @@ func measureWaiters(t *testing.T, m maker, at []string) string {
 	time.Sleep(2 * time.Second) // until they have begun to watch
 	each := (memory() - before) / n
 	begun = time.Now()
-	must(t, holder.release())
+	must.Succeed(t, holder.release())
 	all.Wait()
 	return fmt.Sprintf("%.1f kB each, queued in %v, served in %v", float64(each)/1000,
 		queued.Round(10*time.Millisecond), time.Since(begun).Round(10*time.Millisecond))
@@ -287,13 +288,13 @@ func measureDeadLink(t *testing.T, m maker, at []string) string {
 	waiter, holder := m.make(t, far, name), m.make(t, near, name)
 	var ds []time.Duration
 	for i := range 9 {
-		must(t, holder.acquire())
-		acquired := inBackground(waiter.acquire)
+		must.Succeed(t, holder.acquire())
+		acquired := must.Go(waiter.acquire)
 		time.Sleep(500 * time.Millisecond)
 		p := proxies[i%len(proxies)]
 		p.Forward(false, false)
 		begun := time.Now()
-		must(t, holder.release())
+		must.Succeed(t, holder.release())
 		if err := <-acquired; err != nil {
 			return fmt.Sprintf("%v in round %d", err, i+1) // the lease is lost
 		}

@@ -3,9 +3,9 @@ module github.com/go-fasteners/fasteners/etcd/itest
 go 1.25.0
 
 require (
-	github.com/anishathalye/porcupine v1.3.1
 	github.com/go-fasteners/fasteners v0.0.0
 	github.com/go-fasteners/fasteners/etcd v0.0.0
+	github.com/go-fasteners/fasteners/internal/enginetest v0.0.0
 	go.etcd.io/etcd/api/v3 v3.6.14
 	go.etcd.io/etcd/client/v3 v3.6.14
 	go.etcd.io/etcd/server/v3 v3.6.14
@@ -14,6 +14,7 @@ require (
 )
 
 require (
+	github.com/anishathalye/porcupine v1.3.1 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cenkalti/backoff/v4 v4.3.0 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
@@ -74,4 +75,5 @@ require (
 replace (
 	github.com/go-fasteners/fasteners => ../../
 	github.com/go-fasteners/fasteners/etcd => ../
+	github.com/go-fasteners/fasteners/internal/enginetest => ../../internal/enginetest
 )

@@ -1,3 +1,5 @@
+// Package itest tests package etcd with members that fail, and networks that do. It is a module
+// of its own, so that what it needs is not among the dependencies of that package.
 package itest
 
 import (
@@ -11,29 +13,32 @@ import (
 
 	"github.com/go-fasteners/fasteners/etcd"
 	"github.com/go-fasteners/fasteners/etcd/itest/cluster"
+	"github.com/go-fasteners/fasteners/internal/enginetest/faultproxy"
+	"github.com/go-fasteners/fasteners/internal/enginetest/must"
+	"github.com/go-fasteners/fasteners/internal/enginetest/process"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
+var background = context.Background()
+
 func TestMain(m *testing.M) {
-	cluster.RunMember()
-	runHelper()
+	process.Main(map[string]func([]string) error{cluster.Function: cluster.RunMember, "holder": runHolder})
 	os.Exit(m.Run())
 }
 
-// ttl is that of most sessions here. It is short, so that the tests of lost leases do not take long.
+// ttl is that of most sessions here. It is short, so that the tests of lost leases do not take
+// long.
 const ttl = 3 * time.Second
 
-// embedded starts a cluster of one member in this process, and returns its address. If the environment
-// names the program of an etcd, it starts that instead.
+// embedded starts a cluster of one member in this process, and returns its address. If the
+// environment names the program of an etcd, it starts that instead.
 func embedded(t testing.TB) string {
 	t.Helper()
 	if program := os.Getenv("FASTENERS_TEST_ETCD"); program != "" {
 		return external(t, program)
 	}
 	e, err := cluster.Embed(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(e.Close)
 	return e.Addr()
 }
@@ -44,40 +49,33 @@ func external(t testing.TB, program string) string {
 	var listeners []net.Listener
 	for i := range addrs {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
+		must.Succeed(t, err)
 		addrs[i] = l.Addr().String()
 		urls[i] = "http://" + addrs[i]
 		listeners = append(listeners, l)
 	}
 	for _, l := range listeners { // when both are chosen
-		must(t, l.Close())
+		must.Succeed(t, l.Close())
 	}
-	cmd := exec.Command(program, "--data-dir", t.TempDir(), "--log-level", "error", "--initial-cluster", "default="+urls[1],
+	cmd := exec.Command(program, "--data-dir", t.TempDir(), "--log-level", "error",
+		"--initial-cluster", "default="+urls[1],
 		"--listen-client-urls", urls[0], "--advertise-client-urls", urls[0],
 		"--listen-peer-urls", urls[1], "--initial-advertise-peer-urls", urls[1])
-	cmd.Stderr = os.Stderr
-	must(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	must(t, cluster.Ready(t.Context(), newClient(t, addrs[0])))
+	cmd.Stdout = os.Stderr
+	process.New(t, cmd)
+	must.Succeed(t, cluster.Ready(t.Context(), newClient(t, addrs[0])))
 	return addrs[0]
 }
 
-// processes starts a cluster of n members that can be killed.
-func processes(t testing.TB, n int, noSync bool) []*cluster.Process {
+// newMembers starts a cluster of n members that can be killed and stopped.
+func newMembers(t testing.TB, n int, noSync bool) []*cluster.Member {
 	t.Helper()
 	all, err := cluster.Start(t.TempDir(), n, noSync)
-	if err != nil {
-		t.Fatal(err)
+	must.Succeed(t, err)
+	for _, m := range all {
+		t.Cleanup(func() { m.Kill() }) // the process at that time
 	}
-	for _, p := range all {
-		t.Cleanup(p.Kill)
-	}
-	if err := cluster.Ready(t.Context(), newClient(t, addrs(all)...)); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, cluster.Ready(t.Context(), newClient(t, addrs(all)...)))
 	return all
 }
 
@@ -92,24 +90,17 @@ func addrs[A interface{ Addr() string }](all []A) []string {
 func newClient(t testing.TB, addrs ...string) *clientv3.Client {
 	t.Helper()
 	c, err := cluster.Client(addrs)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
 
 // newProxies returns a proxy for each address.
-func newProxies(t testing.TB, addrs ...string) []*cluster.Proxy {
+func newProxies(t testing.TB, addrs ...string) []*faultproxy.Proxy {
 	t.Helper()
-	var ps []*cluster.Proxy
+	var ps []*faultproxy.Proxy
 	for _, a := range addrs {
-		p, err := cluster.NewProxy(a)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(p.Close)
-		ps = append(ps, p)
+		ps = append(ps, faultproxy.New(t, a))
 	}
 	return ps
 }
@@ -118,7 +109,7 @@ func newProxies(t testing.TB, addrs ...string) []*cluster.Proxy {
 func newSession(t testing.TB, c *clientv3.Client, opts ...etcd.Option) *etcd.Session {
 	s := etcd.NewSession(c, append([]etcd.Option{etcd.WithTTL(ttl)}, opts...)...)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(background, time.Second)
 		defer cancel()
 		_ = s.Close(ctx) // some tests leave no way to etcd
 	})
@@ -128,10 +119,8 @@ func newSession(t testing.TB, c *clientv3.Client, opts ...etcd.Option) *etcd.Ses
 // keysOf returns the keys in the queue of a lock.
 func keysOf(t testing.TB, c *clientv3.Client, name string) []string {
 	t.Helper()
-	resp, err := c.Get(context.Background(), name+"/q/", clientv3.WithPrefix())
-	if err != nil {
-		t.Fatal(err)
-	}
+	resp, err := c.Get(background, name+"/q/", clientv3.WithPrefix())
+	must.Succeed(t, err)
 	var keys []string
 	for _, kv := range resp.Kvs {
 		keys = append(keys, strings.TrimPrefix(string(kv.Key), name))
@@ -151,40 +140,16 @@ func awaitKeys(t testing.TB, c *clientv3.Client, name string, n int) {
 func revokeHolders(t testing.TB, c *clientv3.Client, name string) {
 	t.Helper()
 	byAge := clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend)
-	resp, err := c.Get(context.Background(), name+"/q/", clientv3.WithPrefix(), byAge)
-	must(t, err)
+	resp, err := c.Get(background, name+"/q/", clientv3.WithPrefix(), byAge)
+	must.Succeed(t, err)
 	for i, kv := range resp.Kvs {
 		write := strings.HasPrefix(string(kv.Key), name+"/q/w/")
 		if i > 0 && write {
 			return
 		}
-		_, _ = c.Revoke(context.Background(), clientv3.LeaseID(kv.Lease)) // several can have one
+		_, _ = c.Revoke(background, clientv3.LeaseID(kv.Lease)) // several can have one
 		if write {
 			return
 		}
 	}
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// blocks is called with what must not happen while something else goes on.
-func blocks[T any](t testing.TB, what string, c <-chan T) {
-	t.Helper()
-	select {
-	case <-c:
-		t.Fatal(what)
-	case <-time.After(50 * time.Millisecond):
-	}
-}
-
-// inBackground calls f in a goroutine, and returns a channel with its error.
-func inBackground(f func() error) <-chan error {
-	c := make(chan error, 1)
-	go func() { c <- f() }()
-	return c
 }

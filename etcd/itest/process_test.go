@@ -1,38 +1,37 @@
 package itest
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/go-fasteners/fasteners"
 	"github.com/go-fasteners/fasteners/etcd"
 	"github.com/go-fasteners/fasteners/etcd/itest/cluster"
+	"github.com/go-fasteners/fasteners/internal/enginetest/must"
+	"github.com/go-fasteners/fasteners/internal/enginetest/process"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// TestMembersFail kills or stops a member, the leader or another, while a lock is held and waited for. It
-// is released and passed on.
+// TestMembersFail kills or stops a member, the leader or another, while a lock is held and waited
+// for. It is released and passed on.
 func TestMembersFail(t *testing.T) {
 	t.Parallel()
-	members := processes(t, 3, true)
+	members := newMembers(t, 3, true)
 	c, other := newClient(t, addrs(members)...), newClient(t, addrs(members)...)
 	const long = 20 * time.Second
-	a, b := etcd.NewLock(newSession(t, c, etcd.WithTTL(long)), "members"), etcd.NewLock(newSession(t, other, etcd.WithTTL(long)), "members")
+	a := etcd.NewLock(newSession(t, c, etcd.WithTTL(long)), "members")
+	b := etcd.NewLock(newSession(t, other, etcd.WithTTL(long)), "members")
 	for _, how := range []string{"kill leader", "stop leader", "kill follower", "stop follower"} {
-		must(t, a.Acquire(bg))
-		acquired := inBackground(func() error { return b.Acquire(bg) })
+		must.Succeed(t, a.Acquire(background))
+		acquired := must.Go(func() error { return b.Acquire(background) })
 		awaitKeys(t, c, "members", 2)
-		m, err := cluster.Leader(bg, c, members)
-		must(t, err)
+		m, err := cluster.Leader(background, c, members)
+		must.Succeed(t, err)
 		if strings.HasSuffix(how, "follower") {
 			i := slices.Index(members, m)
 			m = members[(i+1)%len(members)]
@@ -41,16 +40,16 @@ func TestMembersFail(t *testing.T) {
 		if kill {
 			m.Kill()
 		} else {
-			m.Stop()
+			must.Succeed(t, m.Stop())
 		}
 		if err := a.Release(); err != nil {
 			t.Error(how, err)
 		}
-		must(t, <-acquired)
+		must.Succeed(t, <-acquired)
 		if kill {
-			must(t, m.Start())
+			must.Succeed(t, m.Start())
 		} else {
-			m.Continue()
+			must.Succeed(t, m.Continue())
 		}
 		if err := b.Release(); err != nil {
 			t.Error(how, err)
@@ -58,70 +57,57 @@ func TestMembersFail(t *testing.T) {
 	}
 }
 
-// TestRestart keeps the only member down until the holder is told, and starts it again. The member gives
-// the lease its time anew, but as the holder has released the lock, the next one gets it.
+// TestRestart keeps the only member down until the holder is told, and starts it again. The
+// member gives the lease its time anew, but as the holder has released the lock, the next one
+// gets it.
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	m := processes(t, 1, false)[0]
+	m := newMembers(t, 1, false)[0]
 	c := newClient(t, m.Addr())
 	l := etcd.NewLock(newSession(t, c), "restart")
-	held, release, err := l.Hold(bg)
-	must(t, err)
+	held, release, err := l.Hold(background)
+	must.Succeed(t, err)
 	m.Kill()
 	<-held.Done()
 	if err := release(); !errors.Is(err, fasteners.ErrLost) {
 		t.Error(err)
 	}
-	acquired := inBackground(func() error { return l.Acquire(bg) })
-	must(t, m.Start())
-	must(t, <-acquired)
-	must(t, l.Release())
+	acquired := must.Go(func() error { return l.Acquire(background) })
+	must.Succeed(t, m.Start())
+	must.Succeed(t, <-acquired)
+	must.Succeed(t, l.Release())
 }
 
-// TestStoppedHolder stops the process of a holder for longer than the lease, and checks that it then does
-// not take itself to be the holder even for one look at its context.
+// TestStoppedHolder stops the process of a holder for longer than the lease, and checks that it
+// then does not take itself to be the holder even for one look at its context.
 func TestStoppedHolder(t *testing.T) {
 	t.Parallel()
 	addr := embedded(t)
 	c := newClient(t, addr)
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), helperVariable+"="+addr)
-	cmd.Stderr = os.Stderr
-	stdout, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	lines := bufio.NewScanner(stdout)
-	if !lines.Scan() || lines.Text() != "held" {
-		t.Fatal(lines.Text(), lines.Err())
-	}
-	must(t, cmd.Process.Signal(syscall.SIGSTOP))
+	holder := process.NewSelf(t, "holder", addr)
+	holder.Expect(t, "held")
+	must.Succeed(t, holder.Stop())
 	next := etcd.NewLock(newSession(t, c), "stopped")
-	must(t, next.Acquire(bg))
-	must(t, cmd.Process.Signal(syscall.SIGCONT))
-	for lines.Scan() {
-		t.Error(lines.Text())
+	must.Succeed(t, next.Acquire(background))
+	must.Succeed(t, holder.Continue())
+	for line, ok := holder.Line(); ok; line, ok = holder.Line() {
+		t.Error(line)
 	}
-	must(t, cmd.Wait())
-	must(t, next.Release())
+	must.Succeed(t, holder.Wait())
+	must.Succeed(t, next.Release())
 }
 
-const helperVariable = "FASTENERS_TEST_HOLDER"
-
-// runHelper holds a lock and looks at its context until that is done, in a process that TestStoppedHolder
-// started. It prints what is wrong.
-func runHelper() {
-	addr := os.Getenv(helperVariable)
-	if addr == "" {
-		return
+// runHolder holds a lock and looks at its context until that is done, in a process that
+// TestStoppedHolder started. It prints what is wrong.
+func runHolder(args []string) error {
+	c, err := cluster.Client(args)
+	if err != nil {
+		return err
 	}
-	c, err := cluster.Client([]string{addr})
-	exitOn(err)
-	held, release, err := etcd.NewLock(etcd.NewSession(c, etcd.WithTTL(ttl)), "stopped").Hold(bg)
-	exitOn(err)
+	held, release, err := etcd.NewLock(etcd.NewSession(c, etcd.WithTTL(ttl)), "stopped").Hold(background)
+	if err != nil {
+		return err
+	}
 	fmt.Println("held")
 	// Of two looks that are longer apart than the lease, the second is after the stop.
 	for last := time.Now(); ; {
@@ -139,18 +125,12 @@ func runHelper() {
 	if cause := context.Cause(held); !errors.Is(cause, fasteners.ErrLost) {
 		fmt.Println("cause: ", cause)
 	}
-	if _, err := etcd.Commit(context.WithoutCancel(held), clientv3.OpPut("stopped", "")); !errors.Is(err, fasteners.ErrLost) {
+	_, err = etcd.Commit(context.WithoutCancel(held), clientv3.OpPut("stopped", ""))
+	if !errors.Is(err, fasteners.ErrLost) {
 		fmt.Println("guarded write: ", err)
 	}
 	if err := release(); !errors.Is(err, fasteners.ErrLost) {
 		fmt.Println("release: ", err)
 	}
-	os.Exit(0)
-}
-
-func exitOn(err error) {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	return nil
 }

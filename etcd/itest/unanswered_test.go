@@ -11,6 +11,7 @@ import (
 	"github.com/go-fasteners/fasteners"
 	"github.com/go-fasteners/fasteners/etcd"
 	"github.com/go-fasteners/fasteners/etcd/itest/cluster"
+	"github.com/go-fasteners/fasteners/internal/enginetest/must"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
@@ -22,8 +23,8 @@ type interceptor struct {
 	rules []*rule
 }
 
-// A rule is for the next transaction that puts or deletes a key of a queue. The transaction is performed
-// before the client gives up, or late, when arrive is closed.
+// A rule is for the next transaction that puts or deletes a key of a queue. The transaction is
+// performed before the client gives up, or late, when arrive is closed.
 type rule struct {
 	put    bool            // or it deletes
 	sent   chan struct{}   // closed when the client has sent it
@@ -67,7 +68,8 @@ func (i *interceptor) take(req any) *rule {
 	return r
 }
 
-func (i *interceptor) intercept(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+func (i *interceptor) intercept(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn,
+	invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	r := i.take(req)
 	if r == nil {
 		return invoke(ctx, method, req, resp, conn, opts...)
@@ -88,13 +90,13 @@ func newIntercepted(t *testing.T, addr string) (*etcd.Session, *interceptor) {
 	t.Helper()
 	i := new(interceptor)
 	c, err := cluster.Client([]string{addr}, grpc.WithChainUnaryInterceptor(i.intercept))
-	must(t, err)
+	must.Succeed(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	return newSession(t, c), i
 }
 
-// TestUnansweredAcquire cancels an acquire while there is no answer to its request, which arrives before
-// or after the key is cleaned up.
+// TestUnansweredAcquire cancels an acquire while there is no answer to its request, which arrives
+// before or after the key is cleaned up.
 func TestUnansweredAcquire(t *testing.T) {
 	t.Parallel()
 	addr := embedded(t)
@@ -106,11 +108,11 @@ func TestUnansweredAcquire(t *testing.T) {
 		} {
 			s, i := newIntercepted(t, addr)
 			l := etcd.NewLock(s, "canceled")
-			must(t, l.Acquire(bg)) // so that there is a lease
-			must(t, l.Release())
+			must.Succeed(t, l.Acquire(background)) // so that there is a lease
+			must.Succeed(t, l.Release())
 			r := i.next(true, late)
-			ctx, cancel := context.WithCancel(bg)
-			err := inBackground(func() error { return acquire(l, ctx) })
+			ctx, cancel := context.WithCancel(background)
+			err := must.Go(func() error { return acquire(l, ctx) })
 			<-r.sent
 			if !late {
 				<-r.done
@@ -126,8 +128,8 @@ func TestUnansweredAcquire(t *testing.T) {
 				// Another acquire of the session has the same barrier, which it must notice to have
 				// changed.
 				awaitBarrier(t, admin, "canceled")
-				must(t, l.Acquire(bg))
-				must(t, l.Release())
+				must.Succeed(t, l.Acquire(background))
+				must.Succeed(t, l.Release())
 				close(r.arrive)
 				<-r.done
 				if r.resp.Succeeded {
@@ -135,7 +137,7 @@ func TestUnansweredAcquire(t *testing.T) {
 				}
 			}
 			awaitKeys(t, admin, "canceled", 0)
-			must(t, s.Close(bg))
+			must.Succeed(t, s.Close(background))
 		}
 	}
 }
@@ -144,16 +146,16 @@ func TestUnansweredAcquire(t *testing.T) {
 func awaitBarrier(t *testing.T, c *clientv3.Client, name string) {
 	t.Helper()
 	for {
-		resp, err := c.Get(bg, name+"/barrier/", clientv3.WithPrefix(), clientv3.WithCountOnly())
-		must(t, err)
+		resp, err := c.Get(background, name+"/barrier/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+		must.Succeed(t, err)
 		if resp.Count > 0 {
 			return
 		}
 	}
 }
 
-// TestUnansweredTry acquires a lock with the second request. The first arrives before that, or after the
-// lock is released.
+// TestUnansweredTry acquires a lock with the second request. The first arrives before that, or
+// after the lock is released.
 func TestUnansweredTry(t *testing.T) {
 	t.Parallel()
 	addr := embedded(t)
@@ -162,11 +164,11 @@ func TestUnansweredTry(t *testing.T) {
 		s, i := newIntercepted(t, addr)
 		l := etcd.NewLock(s, "second")
 		r := i.next(true, late)
-		must(t, l.Acquire(bg))
+		must.Succeed(t, l.Acquire(background))
 		if keys := keysOf(t, admin, "second"); len(keys) != 1 {
 			t.Errorf("late %v: %q", late, keys)
 		}
-		must(t, l.Release())
+		must.Succeed(t, l.Release())
 		if late {
 			close(r.arrive)
 		}
@@ -180,26 +182,26 @@ func TestUnansweredTry(t *testing.T) {
 	}
 }
 
-// TestUnansweredRelease releases a lock with the second request. The first was performed, too, or arrives
-// when the lock is held again, or the lease was revoked in between.
+// TestUnansweredRelease releases a lock with the second request. The first was performed, too, or
+// arrives when the lock is held again, or the lease was revoked in between.
 func TestUnansweredRelease(t *testing.T) {
 	t.Parallel()
 	addr := embedded(t)
 	admin := newClient(t, addr)
 	s, i := newIntercepted(t, addr)
 	l := etcd.NewLock(s, "release")
-	must(t, l.Acquire(bg))
+	must.Succeed(t, l.Acquire(background))
 	r := i.next(false, false)
-	must(t, l.Release())
+	must.Succeed(t, l.Release())
 	<-r.done
 	if !r.resp.Succeeded {
 		t.Error("the first request was not performed")
 	}
 
-	must(t, l.Acquire(bg))
+	must.Succeed(t, l.Acquire(background))
 	r = i.next(false, true)
-	must(t, l.Release())
-	must(t, l.Acquire(bg))
+	must.Succeed(t, l.Release())
+	must.Succeed(t, l.Acquire(background))
 	close(r.arrive)
 	<-r.done
 	if keys := keysOf(t, admin, "release"); len(keys) != 1 {
@@ -207,7 +209,7 @@ func TestUnansweredRelease(t *testing.T) {
 	}
 
 	r = i.next(false, true)
-	err := inBackground(l.Release)
+	err := must.Go(l.Release)
 	<-r.sent
 	revokeHolders(t, admin, "release")
 	if err := <-err; !errors.Is(err, fasteners.ErrLost) {

@@ -3,13 +3,14 @@ module github.com/go-fasteners/fasteners/postgres/itest
 go 1.25.0
 
 require (
-	github.com/anishathalye/porcupine v1.3.1
 	github.com/go-fasteners/fasteners v0.0.0
+	github.com/go-fasteners/fasteners/internal/enginetest v0.0.0
 	github.com/go-fasteners/fasteners/postgres v0.0.0
 	github.com/jackc/pgx/v5 v5.12.0
 )
 
 require (
+	github.com/anishathalye/porcupine v1.3.1 // indirect
 	github.com/jackc/pgpassfile v1.0.0 // indirect
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
 	golang.org/x/sys v0.42.0 // indirect
@@ -18,5 +19,6 @@ require (
 
 replace (
 	github.com/go-fasteners/fasteners => ../../
+	github.com/go-fasteners/fasteners/internal/enginetest => ../../internal/enginetest
 	github.com/go-fasteners/fasteners/postgres => ../
 )

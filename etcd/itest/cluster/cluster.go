@@ -1,5 +1,5 @@
-// Package cluster runs etcd for tests and examples: in this process, or as processes that can be killed
-// and stopped, behind proxies that can fail as networks do.
+// Package cluster runs etcd for tests and examples: in this process, or as processes that can be
+// killed and stopped.
 package cluster
 
 import (
@@ -20,34 +20,34 @@ import (
 	"google.golang.org/grpc/backoff"
 )
 
-// A member is the configuration of a member of a cluster.
-type member struct {
+// A config is the configuration of a member of a cluster.
+type config struct {
 	Name, Dir, Client, Peer, Cluster string
 	NoSync                           bool
 }
 
-func (m member) config() *embed.Config {
-	c := embed.NewConfig()
-	client, peer := url.URL{Scheme: "http", Host: m.Client}, url.URL{Scheme: "http", Host: m.Peer}
-	c.Name, c.Dir, c.InitialCluster, c.UnsafeNoFsync = m.Name, m.Dir, m.Cluster, m.NoSync
-	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
-	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
-	c.LogLevel, c.LogOutputs = "panic", []string{"stderr"}
+func (c config) embed() *embed.Config {
+	e := embed.NewConfig()
+	client, peer := url.URL{Scheme: "http", Host: c.Client}, url.URL{Scheme: "http", Host: c.Peer}
+	e.Name, e.Dir, e.InitialCluster, e.UnsafeNoFsync = c.Name, c.Dir, c.Cluster, c.NoSync
+	e.ListenClientUrls, e.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
+	e.ListenPeerUrls, e.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
+	e.LogLevel, e.LogOutputs = "panic", []string{"stderr"}
 	if level := os.Getenv("FASTENERS_TEST_ETCD_LOG"); level != "" {
-		c.LogLevel = level
+		e.LogLevel = level
 	}
-	return c
+	return e
 }
 
 // An Embedded is a cluster of one member in this process.
 type Embedded struct{ etcd *embed.Etcd }
 
-// Embed starts a cluster of one member in this process, with its data in dir. It does not sync them to
-// disk.
+// Embed starts a cluster of one member in this process, with its data in dir. It does not sync
+// them to disk.
 func Embed(dir string) (*Embedded, error) {
 	const any = "127.0.0.1:0"
-	m := member{Name: "m0", Dir: dir, Client: any, Peer: any, Cluster: "m0=http://" + any, NoSync: true}
-	etcd, err := embed.StartEtcd(m.config())
+	c := config{Name: "m0", Dir: dir, Client: any, Peer: any, Cluster: "m0=http://" + any, NoSync: true}
+	etcd, err := embed.StartEtcd(c.embed())
 	if err != nil {
 		return nil, err
 	}
@@ -66,9 +66,9 @@ func (e *Embedded) Addr() string { return e.etcd.Clients[0].Addr().String() }
 // Close stops the member.
 func (e *Embedded) Close() { e.etcd.Close() }
 
-// members returns the configurations of a cluster of n members, with ports that are free now.
-func members(dir string, n int, noSync bool) ([]member, error) {
-	var all []member
+// configs returns the configurations of a cluster of n members, with ports that are free now.
+func configs(dir string, n int, noSync bool) ([]config, error) {
+	var all []config
 	var initial []string
 	for i := range n {
 		var addrs [2]string
@@ -81,7 +81,9 @@ func members(dir string, n int, noSync bool) ([]member, error) {
 			addrs[j] = l.Addr().String()
 		}
 		name := fmt.Sprintf("m%d", i)
-		all = append(all, member{Name: name, Dir: filepath.Join(dir, name), Client: addrs[0], Peer: addrs[1], NoSync: noSync})
+		all = append(all, config{
+			Name: name, Dir: filepath.Join(dir, name), Client: addrs[0], Peer: addrs[1], NoSync: noSync,
+		})
 		initial = append(initial, name+"=http://"+addrs[1])
 	}
 	for i := range all {

@@ -1,5 +1,5 @@
-// Cutoff shows what happens to the holder of a lock that is cut off from etcd: it is told before the next
-// one has the lock, and what it writes after that is refused.
+// Cutoff shows what happens to the holder of a lock that is cut off from etcd: it is told before
+// the next one has the lock, and what it writes after that is refused.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"github.com/go-fasteners/fasteners"
 	"github.com/go-fasteners/fasteners/etcd"
 	"github.com/go-fasteners/fasteners/etcd/itest/cluster"
+	"github.com/go-fasteners/fasteners/internal/enginetest/faultproxy"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -37,7 +38,7 @@ func run(ttl time.Duration) error {
 		return err
 	}
 	defer server.Close()
-	proxy, err := cluster.NewProxy(server.Addr())
+	proxy, err := faultproxy.Start(server.Addr())
 	if err != nil {
 		return err
 	}
@@ -70,7 +71,8 @@ func run(ttl time.Duration) error {
 		if err := <-next; err != nil {
 			return err
 		}
-		// A careful function stops when its context is done. This one is not careful, or was stopped.
+		// A careful function stops when its context is done. This one is not careful, or was
+		// stopped.
 		say("A", "writes all the same: %v", s.write(ctx, "A"))
 		proxy.Forward(true, true)
 		_, err := etcd.Commit(context.WithoutCancel(ctx), clientv3.OpPut("report", "by A"))

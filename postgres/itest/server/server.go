@@ -1,5 +1,5 @@
-// Package pgtest runs real PostgreSQL servers and broken networks for tests.
-package pgtest
+// Package server runs PostgreSQL servers for tests and examples.
+package server
 
 import (
 	"context"
@@ -17,53 +17,49 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-fasteners/fasteners/internal/enginetest/must"
 	"github.com/jackc/pgx/v5"
 )
 
 // A Server is a PostgreSQL server in a directory of its own.
 type Server struct {
-	Addr string // host and port
-
 	dir, bin string
+	addr     string // host and port
 	port     uint16
 	cmd      *exec.Cmd
 	stdin    io.Closer
 	done     chan struct{} // closed when the process is over
 }
 
-// errNotInstalled is returned if there is no server program.
-var errNotInstalled = errors.New("PostgreSQL is not installed (Debian: postgresql)")
+// ErrNotInstalled is wrapped by the error of what needs a program that is not there.
+var ErrNotInstalled = errors.New("not installed")
 
-// Skip skips the test, unless FASTENERS_TEST_STRICT is set: then the test fails.
-func Skip(tb testing.TB, reason error) {
+// Demand ends the test if err is not nil. If it wraps ErrNotInstalled, the test is skipped, unless
+// FASTENERS_TEST_STRICT is set.
+func Demand(tb testing.TB, err error) {
 	tb.Helper()
-	if os.Getenv("FASTENERS_TEST_STRICT") != "" {
-		tb.Fatal(reason)
+	if errors.Is(err, ErrNotInstalled) && os.Getenv("FASTENERS_TEST_STRICT") == "" {
+		tb.Skip(err)
 	}
-	tb.Skip(reason)
+	must.Succeed(tb, err)
 }
 
-// Start starts a new server. It is stopped at the end of the test.
-func Start(tb testing.TB) *Server {
+// New returns a new server. It is stopped at the end of the test.
+func New(tb testing.TB) *Server {
 	tb.Helper()
-	s, err := New()
-	if errors.Is(err, errNotInstalled) {
-		Skip(tb, err)
-	}
-	if err != nil {
-		tb.Fatal(err)
-	}
+	s, err := Start()
+	Demand(tb, err)
 	tb.Cleanup(s.Close)
 	return s
 }
 
-// New starts a new server, with an empty data base. The caller has to call Close.
-func New() (*Server, error) {
+// Start starts a new server, with an empty database. The caller has to call Close.
+func Start() (*Server, error) {
 	bin, err := programs()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "pgtest")
+	dir, err := os.MkdirTemp("", "fasteners-postgres")
 	if err != nil {
 		return nil, err
 	}
@@ -75,8 +71,8 @@ func New() (*Server, error) {
 	return s, nil
 }
 
-// programs returns the directory of the server's programs: FASTENERS_TEST_POSTGRES, that of initdb in
-// PATH, or the newest one of Debian.
+// programs returns the directory of the server's programs: FASTENERS_TEST_POSTGRES, that of
+// initdb in PATH, or the newest one of Debian.
 func programs() (string, error) {
 	if dir := os.Getenv("FASTENERS_TEST_POSTGRES"); dir != "" {
 		return dir, nil
@@ -92,7 +88,7 @@ func programs() (string, error) {
 		}
 	}
 	if newest == "" {
-		return "", errNotInstalled
+		return "", fmt.Errorf("PostgreSQL: %w (Debian: postgresql)", ErrNotInstalled)
 	}
 	return newest, nil
 }
@@ -101,7 +97,8 @@ func (s *Server) init() error {
 	if err := Chown(s.dir); err != nil {
 		return err
 	}
-	initdb := Command(filepath.Join(s.bin, "initdb"), "-D", s.dir+"/data", "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
+	initdb := Command(filepath.Join(s.bin, "initdb"), "-D", s.dir+"/data", "-U", "postgres",
+		"-A", "trust", "-N", "-E", "UTF8", "--locale=C")
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
@@ -112,7 +109,7 @@ func (s *Server) init() error {
 			return err
 		}
 		s.port = uint16(l.Addr().(*net.TCPAddr).Port)
-		s.Addr = l.Addr().String()
+		s.addr = l.Addr().String()
 		l.Close()
 		if err = s.start(); err == nil {
 			return nil
@@ -121,8 +118,8 @@ func (s *Server) init() error {
 	return err
 }
 
-// Command returns a command that runs as the user postgres if this process is root: the server refuses to run
-// as root.
+// Command returns a command that runs as the user postgres if this process is root: the server
+// refuses to run as root.
 func Command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = "/"
@@ -153,8 +150,8 @@ func postgresUser() (uid, gid uint32, ok bool) {
 	return uint32(id), uint32(group), true
 }
 
-// start starts the server, and waits until it accepts connections. A shell stops the server when this process
-// exits, for whatever reason: it notices the end of its input.
+// start starts the server, and waits until it accepts connections. A shell stops the server when
+// this process exits, for whatever reason: it notices the end of its input.
 func (s *Server) start() error {
 	const script = `"$@" & read line; kill -QUIT $!; wait $!`
 	s.cmd = Command("/bin/sh", "-c", script, "sh", filepath.Join(s.bin, "postgres"), "-D", s.dir+"/data",
@@ -195,6 +192,9 @@ func (s *Server) awaitReady() error {
 	return err
 }
 
+// Addr returns the address for clients.
+func (s *Server) Addr() string { return s.addr }
+
 // Restart makes the server end without a word, and starts it again.
 func (s *Server) Restart() error {
 	s.Stop()
@@ -209,7 +209,7 @@ func (s *Server) Stop() {
 	}
 }
 
-// Data returns the directory of the data base.
+// Data returns the directory of the database.
 func (s *Server) Data() string { return s.dir + "/data" }
 
 // Close stops the server and removes its directory.
@@ -221,7 +221,7 @@ func (s *Server) Close() {
 // Config returns a configuration for the server, or for what forwards to it at addr.
 func (s *Server) Config(addr string) *pgx.ConnConfig {
 	if addr == "" {
-		addr = s.Addr
+		addr = s.addr
 	}
 	c, err := pgx.ParseConfig("postgres://postgres@" + addr + "/postgres?sslmode=disable")
 	if err != nil {
@@ -234,9 +234,7 @@ func (s *Server) Config(addr string) *pgx.ConnConfig {
 func (s *Server) Connect(tb testing.TB) *pgx.Conn {
 	tb.Helper()
 	conn, err := pgx.ConnectConfig(context.Background(), s.Config(""))
-	if err != nil {
-		tb.Fatal(err)
-	}
+	must.Succeed(tb, err)
 	tb.Cleanup(func() { _ = conn.Close(context.Background()) })
 	return conn
 }

@@ -1,25 +1,26 @@
-package postgres_test
+package itest
 
 import (
-	"bytes"
-	"context"
 	"errors"
-	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/internal/enginetest/must"
 	"github.com/go-fasteners/fasteners/postgres"
+	"github.com/go-fasteners/fasteners/postgres/itest/server"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// TestOldServer checks that a server of version 13 is refused. It is one that only knows its version.
+// TestOldServer checks that a server of version 13 is refused. It is one that only knows its
+// version.
 func TestOldServer(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	must.Succeed(t, err)
 	var running sync.WaitGroup
 	t.Cleanup(running.Wait)
 	t.Cleanup(func() { l.Close() })
@@ -33,11 +34,11 @@ func TestOldServer(t *testing.T) {
 		}
 	})
 	config, err := pgx.ParseConfig("postgres://postgres@" + l.Addr().String() + "/postgres?sslmode=disable")
-	must(t, err)
+	must.Succeed(t, err)
 	db := postgres.New(config)
 	defer db.Close()
 	err = postgres.NewLock(db, t.Name()).Acquire(background)
-	wantErr(t, err, errors.ErrUnsupported)
+	must.Fail(t, err, errors.ErrUnsupported)
 	if !strings.Contains(err.Error(), "PostgreSQL 13 is too old") {
 		t.Error(err)
 	}
@@ -79,48 +80,16 @@ func serveOld(conn net.Conn) {
 	}
 }
 
-// A syncBuffer is a buffer that several goroutines write to.
-type syncBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
-}
-
-func TestLogger(t *testing.T) {
-	s := commonServer(t)
-	admin := s.Connect(t)
-	var out syncBuffer
-	logger := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	db := newDB(t, s, postgres.WithLogger(logger))
-	lock := postgres.NewReaderWriterLock(db, t.Name())
-	must(t, fasteners.WithReadLock(background, lock, func(ctx context.Context) error {
-		ok, err := lock.TryAcquireWriteLock(ctx)
-		if ok {
-			t.Error("a writer beside a reader")
-		}
-		return err
-	}))
-	held, release, err := lock.HoldWrite(background)
-	must(t, err)
-	_, err = admin.Exec(background, "SELECT pg_terminate_backend($1)", int32(locksOf(t, admin, t.Name())[0].PID))
-	must(t, err)
-	<-held.Done()
-	wantErr(t, release(), fasteners.ErrLost)
-	db.Close() // nothing logs any more
-	for _, want := range []string{
-		`level=DEBUG msg="fasteners: acquire" mode=shared waited=`,
-		`level=DEBUG msg="fasteners: try to acquire" mode=exclusive acquired=false name=TestLogger`,
-		`level=DEBUG msg="fasteners: release" name=TestLogger`,
-		`level=INFO msg="fasteners: lost" name=TestLogger error="FATAL: terminating connection due to administrator command`,
-		`error="lock was lost: FATAL:`,
-	} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("the log does not have %s:\n%s", want, out.String())
-		}
+func TestStandby(t *testing.T) {
+	t.Parallel()
+	s := server.New(t)
+	s.Stop()
+	must.Succeed(t, os.WriteFile(filepath.Join(s.Data(), "standby.signal"), nil, 0o600))
+	must.Succeed(t, server.Chown(filepath.Join(s.Data(), "standby.signal")))
+	must.Succeed(t, s.Restart())
+	err := postgres.NewLock(newDB(t, s), t.Name()).Acquire(background)
+	if err == nil {
+		t.Fatal("a standby grants a lock")
 	}
+	t.Log(err)
 }

@@ -1,5 +1,6 @@
-// Command cutoff shows what happens to a holder that is cut off from the server: its context ends before
-// somebody else has the lock, and what it writes too late is refused. It starts a server of its own.
+// Command cutoff shows what happens to a holder that is cut off from the server: its context ends
+// before somebody else has the lock, and what it writes too late is refused. It starts a server
+// of its own.
 package main
 
 import (
@@ -9,8 +10,9 @@ import (
 	"time"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/internal/enginetest/faultproxy"
 	"github.com/go-fasteners/fasteners/postgres"
-	"github.com/go-fasteners/fasteners/postgres/internal/pgtest"
+	"github.com/go-fasteners/fasteners/postgres/itest/server"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -24,19 +26,19 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	server, err := pgtest.New()
+	s, err := server.Start()
 	if err != nil {
 		return err
 	}
-	defer server.Close()
-	proxy, err := pgtest.StartProxy(server.Addr)
+	defer s.Close()
+	proxy, err := faultproxy.Start(s.Addr())
 	if err != nil {
 		return err
 	}
 	defer proxy.Close()
-	far := postgres.New(server.Config(proxy.Addr), postgres.WithTTL(ttl))
+	far := postgres.New(s.Config(proxy.Addr()), postgres.WithTTL(ttl))
 	defer far.Close()
-	near := postgres.New(server.Config(""), postgres.WithTTL(ttl))
+	near := postgres.New(s.Config(""), postgres.WithTTL(ttl))
 	defer near.Close()
 
 	log.Printf("the server has started: no lock is granted for %v", ttl)
@@ -46,7 +48,7 @@ func run(ctx context.Context) error {
 	}
 	token, _ := fasteners.Token(held)
 	log.Printf("A holds the lock, with token %d", token)
-	proxy.Drop(true, true)
+	proxy.Forward(false, false)
 	log.Print("A is cut off from the server; B waits for the lock")
 	next := make(chan error, 1)
 	go func() { next <- second(ctx, near) }()
@@ -56,7 +58,7 @@ func run(ctx context.Context) error {
 	if err := <-next; err != nil {
 		return err
 	}
-	proxy.Drop(false, false)
+	proxy.Forward(true, true)
 	// A context that does not end: this is what a program does that does not care.
 	err = postgres.InTx(context.WithoutCancel(held), func(tx pgx.Tx) error { return nil })
 	log.Printf("A is connected again, and its late transaction is refused: %v", err)

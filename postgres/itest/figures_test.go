@@ -1,4 +1,4 @@
-package postgres_test
+package itest
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-fasteners/fasteners/internal/enginetest/must"
 	"github.com/go-fasteners/fasteners/postgres"
 	"github.com/jackc/pgx/v5"
 )
@@ -29,8 +30,8 @@ func benchmarkAlone(b *testing.B, lock interface {
 	Release() error
 }) {
 	for b.Loop() {
-		must(b, lock.Acquire(background))
-		must(b, lock.Release())
+		must.Succeed(b, lock.Acquire(background))
+		must.Succeed(b, lock.Release())
 	}
 }
 
@@ -50,30 +51,30 @@ func (l bareLock) Release() error {
 	return err
 }
 
-// BenchmarkHandOff measures from just before a release until another process has the lock, for which that has
-// waited for a while.
+// BenchmarkHandOff measures from just before a release until another process has the lock, for
+// which that has waited for a while.
 func BenchmarkHandOff(b *testing.B) {
 	s := commonServer(b)
 	for _, wait := range []time.Duration{20 * time.Millisecond, 2 * time.Second} {
 		b.Run(wait.String(), func(b *testing.B) {
 			holder, waiter := postgres.NewLock(newDB(b, s), b.Name()), postgres.NewLock(newDB(b, s), b.Name())
-			must(b, waiter.Acquire(background)) // so that both have a connection
-			must(b, waiter.Release())
-			must(b, holder.Acquire(background))
+			must.Succeed(b, waiter.Acquire(background)) // so that both have a connection
+			must.Succeed(b, waiter.Release())
+			must.Succeed(b, holder.Acquire(background))
 			var took []time.Duration
 			for range b.N {
 				acquired := make(chan time.Time, 1)
 				go func() {
-					must(b, waiter.Acquire(background))
+					must.Succeed(b, waiter.Acquire(background))
 					acquired <- time.Now()
 				}()
 				time.Sleep(wait)
 				start := time.Now()
-				must(b, holder.Release())
+				must.Succeed(b, holder.Release())
 				took = append(took, (<-acquired).Sub(start))
 				holder, waiter = waiter, holder
 			}
-			must(b, holder.Release())
+			must.Succeed(b, holder.Release())
 			slices.Sort(took)
 			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "µs-p50")
 			b.ReportMetric(float64(took[len(took)*9/10].Microseconds()), "µs-p90")
@@ -81,8 +82,8 @@ func BenchmarkHandOff(b *testing.B) {
 	}
 }
 
-// BenchmarkContended has eight goroutines that want the lock all the time, and tells how much less than its
-// share the worst one gets.
+// BenchmarkContended has eight goroutines that want the lock all the time, and tells how much
+// less than its share the worst one gets.
 func BenchmarkContended(b *testing.B) {
 	s := commonServer(b)
 	const n = 8
@@ -98,8 +99,8 @@ func BenchmarkContended(b *testing.B) {
 					db = newDB(b, s)
 				}
 				locks = append(locks, postgres.NewLock(db, b.Name()))
-				must(b, locks[len(locks)-1].Acquire(background))
-				must(b, locks[len(locks)-1].Release())
+				must.Succeed(b, locks[len(locks)-1].Acquire(background))
+				must.Succeed(b, locks[len(locks)-1].Release())
 			}
 			b.ResetTimer()
 			turns := 0
@@ -108,12 +109,12 @@ func BenchmarkContended(b *testing.B) {
 			for i, lock := range locks {
 				wg.Go(func() {
 					for more := true; more; {
-						must(b, lock.Acquire(background))
+						must.Succeed(b, lock.Acquire(background))
 						if more = turns < b.N; more {
 							turns++
 							counts[i]++
 						}
-						must(b, lock.Release())
+						must.Succeed(b, lock.Release())
 					}
 				})
 			}
@@ -128,9 +129,8 @@ func BenchmarkContended(b *testing.B) {
 func BenchmarkWaiters(b *testing.B) {
 	s := commonServer(b)
 	holder := postgres.NewLock(newDB(b, s), b.Name())
-	must(b, holder.Acquire(background))
-	db := newDB(b, s)
-	lock := postgres.NewLock(db, b.Name())
+	must.Succeed(b, holder.Acquire(background))
+	lock := postgres.NewLock(newDB(b, s), b.Name())
 	const n = 1000
 	for b.Loop() {
 		ctx, cancel := context.WithCancel(background)
@@ -139,14 +139,12 @@ func BenchmarkWaiters(b *testing.B) {
 		for range n {
 			wg.Go(func() { _ = lock.Acquire(ctx) })
 		}
-		for db.Waiting(b.Name()) < n {
-			time.Sleep(time.Millisecond)
-		}
+		awaitBlocked(b, n)
 		b.ReportMetric(float64(memory()-before)/n, "B/waiter")
 		cancel()
 		wg.Wait()
 	}
-	must(b, holder.Release())
+	must.Succeed(b, holder.Release())
 }
 
 func memory() uint64 {

@@ -2,23 +2,12 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/jackc/pgx/v5"
-)
-
-var (
-	// ErrClosed is wrapped by the error returned when acquiring a lock of a [DB] that is closed.
-	ErrClosed = errors.New("data base handle is closed")
-
-	// ErrPooler is wrapped by the error returned when acquiring a lock through a connection pooler such as
-	// PgBouncer, which may give the session of the lock to another client: see [WithSessionPooler].
-	ErrPooler = errors.New("there is a connection pooler between here and the server")
 )
 
 // A DB has the locks of one process in one data base, and the connections that they use. A process should
@@ -65,18 +54,18 @@ func New(config *pgx.ConnConfig, opts ...Option) *DB {
 func (db *DB) Close() {
 	db.mu.Lock()
 	db.closed = true
-	var lost []*hold
+	var grants []*grant
 	for _, e := range db.entries {
 		e.failLocked(ErrClosed)
-		if g := e.grant; g != nil {
-			lost = append(lost, g.loseLocked(ErrClosed)...)
+		if e.grant != nil {
+			grants = append(grants, e.grant)
 		}
 	}
 	idle := db.idle
 	db.idle = nil
 	db.mu.Unlock()
-	for _, h := range lost {
-		h.end()
+	for _, g := range grants {
+		g.lose(ErrClosed)
 	}
 	db.close()
 	for _, i := range idle {
@@ -84,60 +73,6 @@ func (db *DB) Close() {
 		i.session.close()
 	}
 	db.running.Wait()
-}
-
-// maxIdle is how many sessions that no lock uses stay open.
-const maxIdle = 4
-
-// An idleSession is a session that no lock uses. The timer closes it before the server would.
-type idleSession struct {
-	session *session
-	timer   *time.Timer
-}
-
-// takeIdle returns a session that no lock uses, or nil if there is none.
-func (db *DB) takeIdle() *session {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	for len(db.idle) > 0 {
-		last := len(db.idle) - 1
-		i := db.idle[last]
-		db.idle = db.idle[:last]
-		if i.timer.Stop() {
-			return i.session
-		}
-	}
-	return nil
-}
-
-// putIdle keeps a session that holds no lock for later, or closes it. A nil session is ignored.
-func (db *DB) putIdle(s *session) {
-	if s == nil {
-		return
-	}
-	db.mu.Lock()
-	if db.closed || len(db.idle) >= maxIdle || s.conn.IsClosed() {
-		db.mu.Unlock()
-		s.close()
-		return
-	}
-	i := idleSession{session: s}
-	i.timer = time.AfterFunc(db.options.ttl/2, func() { db.closeIdle(s) })
-	db.idle = append(db.idle, i)
-	db.mu.Unlock()
-}
-
-// closeIdle closes a session that has been idle for long enough. If its timer was stopped, it is not called.
-func (db *DB) closeIdle(s *session) {
-	db.mu.Lock()
-	for i := range db.idle {
-		if db.idle[i].session == s {
-			db.idle = append(db.idle[:i], db.idle[i+1:]...)
-			break
-		}
-	}
-	db.mu.Unlock()
-	s.close()
 }
 
 func (db *DB) log(level slog.Level, what, name string, err error, attrs ...slog.Attr) {

@@ -1,11 +1,11 @@
 package postgres
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +19,7 @@ import (
 // have released it. It counts from the time when it has sent what the server has answered last: the
 // answer may have been on its way for as long as that.
 //
-// DB.mu protects what is not atomic. The goroutine that keeps the grant uses the session.
+// One goroutine keeps the grant, and uses the session unless that is lent.
 type grant struct {
 	entry   *entry
 	session *session
@@ -29,11 +29,15 @@ type grant struct {
 	deadline atomic.Int64 // an instant, after which the lock is taken for lost
 	timer    *time.Timer  // for the deadline
 
+	// Only the goroutine that keeps the grant uses these.
+	readAt  instant // the end of the connection is noticed from then on
+	checkAt instant // if another session waits, the server is asked then whether it still does
+	watchAt instant // while the session is lent, the server is asked about it then
+
+	// DB.mu protects these.
 	sent      instant // of the last sign of life that was answered
 	holds     map[*hold]struct{}
-	readAt    instant // the end of the connection is noticed from then on
 	joinUntil instant // readers become holders without asking the server
-	checkAt   instant // the server is asked again then
 	unlocking bool    // nobody becomes a holder any more
 	lost      error   // why the lock is taken for lost, or nil
 	over      bool    // the lock is released, or the session is closed
@@ -56,58 +60,24 @@ const (
 	// If somebody waits, the readers that wait for that ask again, as it may have given up.
 	checkInterval = time.Second
 
-	// Most holds are short. To interrupt a read takes longer than to wait for so long before it.
+	// Most holds are short. Interrupting a read takes longer than waiting for so long before it.
 	readAfter = time.Millisecond
 )
 
-var (
-	errSilent = errors.New("the server has not answered in time")
-	errEnded  = errors.New("the session of the lock is closed")
-)
+// newGrant returns the grant of a lock that the server has granted in its answer to what was sent at an
+// instant.
+func newGrant(e *entry, s *session, m mode, token int64, sent instant) *grant {
+	g := &grant{entry: e, session: s, mode: m, token: token, sent: sent, holds: make(map[*hold]struct{}, 1)}
+	g.readAt, g.joinUntil = now().add(readAfter), now().add(joinTime)
+	g.deadline.Store(int64(g.deadlineAfter(sent)))
+	g.timer = time.AfterFunc(now().until(g.deadlineAfter(sent)), g.expire)
+	return g
+}
 
 func (g *grant) ttl() time.Duration { return g.entry.db.options.ttl }
 
 func (g *grant) deadlineAfter(sent instant) instant {
 	return sent.add(g.ttl() - g.entry.db.options.margin)
-}
-
-// keep serves those who hold the lock until the last one has released it. It reports whether the lock is
-// lost.
-func (e *entry) keep(g *grant) (lost bool) {
-	db := e.db
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	g.timer = time.AfterFunc(now().until(instant(g.deadline.Load())), g.expire)
-	defer g.timer.Stop()
-	g.readAt = now().add(readAfter)
-	g.unlocking = !e.becomeHeldLocked(g)
-	for !g.over {
-		switch now := now(); {
-		case g.session.conn.IsClosed():
-			g.endLocked()
-		case len(g.leaving) > 0 || len(g.holds) == 0:
-			g.departLocked()
-		case g.lost != nil && (now >= g.serverEnd() || db.closed):
-			g.endLocked()
-		case g.lost == nil && now >= g.sent.add(g.ttl()/4):
-			g.signLocked()
-		case g.lost == nil && g.wantsCheckLocked(now):
-			g.checkLocked()
-		case len(g.borrowers) > 0:
-			g.lendLocked()
-		case g.lost != nil:
-			// The session is not closed before the server ends it: the margin is for the holders.
-			g.waitLocked(now.until(g.serverEnd()))
-		default:
-			g.waitLocked(min(now.until(g.sent.add(g.ttl()/4)), g.untilCheckLocked(now)))
-		}
-	}
-	for _, b := range g.borrowers {
-		b.err = cmp.Or(g.lost, fasteners.ErrNotAcquired)
-		close(b.lent)
-	}
-	g.borrowers = nil
-	return g.lost != nil
 }
 
 // serverEnd is an instant at which the server has ended the session, unless it has heard a later sign of life
@@ -116,19 +86,170 @@ func (g *grant) serverEnd() instant {
 	return instant(g.deadline.Load()).add(g.entry.db.options.margin)
 }
 
-// callLocked calls fn, which uses the session, without DB.mu. An error closes the session, and the lock
-// is lost. Before the server has ended the session, fn is not interrupted: that would close it.
-func (g *grant) callLocked(fn func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(g.entry.db.closing, max(now().until(g.serverEnd()), 0))
-	defer cancel()
-	g.entry.db.mu.Unlock()
-	err := fn(ctx)
-	if err != nil {
-		g.lose(err) // first: closing the session releases the lock
-		g.session.close()
+// keep serves the holders until the last one has released the lock, or the lock is lost and the server has
+// ended the session. It reports whether the lock is lost.
+func (g *grant) keep() (lost bool) {
+	for do := g.next(); do != nil; do = g.next() {
+		do()
 	}
+	g.timer.Stop()
 	g.entry.db.mu.Lock()
-	return err
+	defer g.entry.db.mu.Unlock()
+	return g.lost != nil
+}
+
+// next decides what is to be done next, without DB.mu. It returns nil if the grant is over.
+func (g *grant) next() (do func()) {
+	db := g.entry.db
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	g.interruptLocked() // frees the context of the last wait
+	signAt := g.sent.add(g.ttl() / 4)
+	wakeAt := signAt
+	head := g.entry.headLocked()
+	reader := g.mode == shared && head != nil && head.mode == shared // it may share the lock
+	switch now := now(); {
+	case g.over:
+		g.failBorrowersLocked()
+		return nil
+	case g.session.conn.IsClosed():
+		return g.end
+	case len(g.leaving) > 0 || len(g.holds) == 0:
+		return g.depart
+	case g.lost != nil && (now >= g.serverEnd() || db.closed):
+		return g.end
+	case g.lost == nil && now >= signAt:
+		return func() { _ = g.call(g.session.signOfLife) }
+	case g.lost == nil && reader && (head.try || now < g.joinUntil || now >= g.checkAt):
+		return g.admit
+	case len(g.borrowers) > 0:
+		return g.lend
+	case g.lost != nil:
+		// The session is not closed before the server ends it: the margin is for the holders.
+		wakeAt = g.serverEnd()
+	case reader:
+		wakeAt = min(signAt, g.checkAt)
+	}
+	wait := g.interruptibleLocked(db.closing, wakeAt)
+	return func() { g.wait(wait) }
+}
+
+// interruptibleLocked returns the context of a wait of the goroutine that keeps the grant.
+func (g *grant) interruptibleLocked(parent context.Context, end instant) (wait context.Context) {
+	wait, g.interrupt = context.WithTimeout(parent, now().until(end))
+	return wait
+}
+
+// interruptLocked makes the goroutine that keeps the grant decide anew what is to be done.
+func (g *grant) interruptLocked() {
+	if g.interrupt != nil {
+		g.interrupt()
+	}
+}
+
+// call calls fn, which sends a statement in the session. The answer is a sign of life of the server.
+// An error closes the session, and call returns that the lock is lost. Before the server has ended the
+// session, fn is not interrupted: that would close it.
+func (g *grant) call(fn func(context.Context) error) error {
+	sent := now()
+	ctx, cancel := context.WithTimeout(g.entry.db.closing, max(sent.until(g.serverEnd()), 0))
+	defer cancel()
+	if err := fn(ctx); err != nil {
+		lost := g.lose(err) // first: closing the session releases the lock
+		g.session.close()
+		return lost
+	}
+	g.extend(sent)
+	return nil
+}
+
+// extend notes a sign of life that was answered. One that is answered after the deadline comes too late.
+func (g *grant) extend(sent instant) {
+	g.entry.db.mu.Lock()
+	defer g.entry.db.mu.Unlock()
+	if sent > g.sent && g.lost == nil && now() < instant(g.deadline.Load()) {
+		g.sent = sent
+		g.deadline.Store(int64(g.deadlineAfter(sent)))
+	}
+}
+
+// depart releases holds, and with the last one the lock. Each release waits for an answer of the
+// server, which proves that the session has had the lock until then.
+func (g *grant) depart() {
+	db := g.entry.db
+	db.mu.Lock()
+	leaving := g.takeLeavingLocked()
+	g.unlocking = len(g.holds) == 0
+	last := g.unlocking
+	db.mu.Unlock()
+
+	release := g.session.signOfLife
+	if last {
+		release = func(ctx context.Context) error { return g.session.unlock(ctx, g.entry.key, g.mode) }
+	}
+	err := g.call(release)
+
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if err == nil && last {
+		g.over = true
+		if g.entry.grant == g {
+			g.entry.grant = nil
+		}
+	}
+	for _, d := range leaving {
+		d.result <- err
+	}
+}
+
+// takeLeavingLocked takes those that are being released out of the holds.
+func (g *grant) takeLeavingLocked() []*departure {
+	leaving := g.leaving
+	g.leaving = nil
+	for _, d := range leaving {
+		delete(g.holds, d.hold)
+	}
+	return leaving
+}
+
+// end closes the session of a lock that is lost.
+func (g *grant) end() {
+	lost := g.lose(errEnded)
+	g.session.close()
+	g.entry.db.mu.Lock()
+	defer g.entry.db.mu.Unlock()
+	g.over = true
+	for _, d := range g.takeLeavingLocked() {
+		d.result <- lost
+	}
+}
+
+// admit makes the readers at the head of the queue holders, unless another session waits for the lock.
+func (g *grant) admit() {
+	e := g.entry
+	asks, waits := now() >= g.joinUntil, false
+	if asks {
+		err := g.call(func(ctx context.Context) (err error) {
+			waits, err = g.session.contended(ctx, e.key)
+			return err
+		})
+		if err != nil {
+			return
+		}
+	}
+	e.db.mu.Lock()
+	defer e.db.mu.Unlock()
+	if waits {
+		g.checkAt = now().add(checkInterval)
+		e.failTriesLocked(errBusy)
+		return
+	}
+	if asks {
+		g.joinUntil = now().add(joinTime)
+	}
+	if g.lastsLocked() {
+		e.admitLocked(g)
+	}
 }
 
 // lastsLocked reports whether somebody may become a holder. After this process was stopped, the timer may not
@@ -137,142 +258,18 @@ func (g *grant) lastsLocked() bool {
 	return g.lost == nil && !g.unlocking && now() < instant(g.deadline.Load())
 }
 
-// extendLocked notes a sign of life that was answered. One that is answered after the deadline comes too
-// late.
-func (g *grant) extendLocked(sent instant) {
-	if g.lost == nil && now() < instant(g.deadline.Load()) {
-		g.sent = sent
-		g.deadline.Store(int64(g.deadlineAfter(sent)))
-	}
-}
-
-func (g *grant) signLocked() {
-	var sent instant
-	err := g.callLocked(func(ctx context.Context) (err error) {
-		sent, err = g.session.signOfLife(ctx)
-		return err
-	})
-	if err == nil {
-		g.extendLocked(sent)
-	}
-}
-
-// waitLocked waits for at most d, until there is something to do or the connection ends.
-func (g *grant) waitLocked(d time.Duration) {
-	ctx, cancel := context.WithTimeout(g.entry.db.closing, d)
-	g.interrupt = cancel
-	first := now() < g.readAt
-	g.entry.db.mu.Unlock()
+// wait waits until its context is done or the connection ends.
+func (g *grant) wait(ctx context.Context) {
 	var err error
-	if first {
+	if now() < g.readAt {
 		_ = sleep(ctx, readAfter)
 	} else {
 		_, err = g.session.conn.WaitForNotification(ctx)
 	}
-	cancel()
 	if g.session.conn.IsClosed() {
 		g.lose(err)
 	}
 	g.check()
-	g.entry.db.mu.Lock()
-	g.interrupt = nil
-}
-
-func (g *grant) interruptLocked() {
-	if g.interrupt != nil {
-		g.interrupt()
-	}
-}
-
-// departLocked releases holds, and with the last one the lock. Each release waits for an answer of the
-// server, which proves that the session has had the lock until then.
-func (g *grant) departLocked() {
-	leaving := g.leaving
-	g.leaving = nil
-	for _, d := range leaving {
-		delete(g.holds, d.hold)
-	}
-	last := len(g.holds) == 0
-	g.unlocking = g.unlocking || last
-	var sent instant
-	err := g.callLocked(func(ctx context.Context) (err error) {
-		if last {
-			return g.session.unlock(ctx, g.entry.key, g.mode)
-		}
-		sent, err = g.session.signOfLife(ctx)
-		return err
-	})
-	switch {
-	case err != nil:
-		err = g.lost
-	case last:
-		g.over = true
-		if g.entry.grant == g {
-			g.entry.grant = nil
-		}
-		if g.lost != nil { // nobody else uses the session any more
-			g.entry.db.mu.Unlock()
-			g.entry.db.putIdle(g.session)
-			g.entry.db.mu.Lock()
-		}
-	default:
-		g.extendLocked(sent)
-	}
-	for _, d := range leaving {
-		d.result <- err
-	}
-}
-
-// endLocked closes the session of a lock that is lost.
-func (g *grant) endLocked() {
-	g.entry.db.mu.Unlock()
-	g.lose(errEnded)
-	g.session.close()
-	g.entry.db.mu.Lock()
-	g.over = true
-	for _, d := range g.leaving {
-		delete(g.holds, d.hold)
-		d.result <- g.lost
-	}
-}
-
-// wantsCheckLocked reports whether a reader at the head of the queue may share the lock with its holders.
-func (g *grant) wantsCheckLocked(now instant) bool {
-	w := g.entry.headLocked()
-	return g.mode == shared && !g.unlocking && w != nil && w.mode == shared &&
-		(w.try || now < g.joinUntil || now >= g.checkAt)
-}
-
-func (g *grant) untilCheckLocked(now instant) time.Duration {
-	if w := g.entry.headLocked(); g.mode == shared && w != nil && w.mode == shared {
-		return max(0, now.until(g.checkAt))
-	}
-	return g.ttl()
-}
-
-// checkLocked makes the readers at the head of the queue holders, unless another session waits for the lock.
-func (g *grant) checkLocked() {
-	if now() >= g.joinUntil {
-		var waits bool
-		var sent instant
-		err := g.callLocked(func(ctx context.Context) (err error) {
-			waits, sent, err = g.session.contended(ctx, g.entry.key)
-			return err
-		})
-		if err != nil {
-			return
-		}
-		g.extendLocked(sent)
-		if waits {
-			g.checkAt = now().add(checkInterval)
-			g.entry.failTriesLocked(errBusy)
-			return
-		}
-		g.joinUntil = now().add(joinTime)
-	}
-	if g.lastsLocked() {
-		g.entry.admitLocked(g)
-	}
 }
 
 // expire is called by the timer. The deadline may have been extended meanwhile.
@@ -292,38 +289,29 @@ func (g *grant) check() {
 	}
 }
 
-// lose takes the lock for lost, and ends the contexts of its holders.
-func (g *grant) lose(err error) {
-	db := g.entry.db
-	db.mu.Lock()
-	first := g.lost == nil && !g.over
-	holds := g.loseLocked(err)
-	db.mu.Unlock()
-	for _, h := range holds {
-		h.end()
-	}
-	if first {
-		db.log(slog.LevelInfo, "lost", g.entry.name, err)
-	}
-}
-
-// loseLocked takes the lock for lost. The caller has to end the contexts of the holds that it returns.
-func (g *grant) loseLocked(err error) (holds []*hold) {
+// lose takes the lock for lost, unless it is over, and ends the contexts of its holders. It returns why the
+// lock is lost.
+func (g *grant) lose(err error) error {
+	e := g.entry
+	e.db.mu.Lock()
 	if g.lost != nil || g.over {
-		return nil
+		defer e.db.mu.Unlock()
+		return g.lost
 	}
 	g.lost = fmt.Errorf("%w: %w", fasteners.ErrLost, err)
-	for h := range g.holds {
-		holds = append(holds, h)
-	}
+	lost, holds := g.lost, slices.Collect(maps.Keys(g.holds))
 	g.interruptLocked()
 	// The goroutine that keeps g has served the queue. From now on it only waits for the holders.
-	e := g.entry
 	e.grant, e.serving = nil, false
 	if e.queue.Len() > 0 {
 		e.serveLocked()
 	} else {
 		delete(e.db.entries, e.name)
 	}
-	return holds
+	e.db.mu.Unlock()
+	for _, h := range holds {
+		h.end()
+	}
+	e.db.log(slog.LevelInfo, "lost", e.name, err)
+	return lost
 }

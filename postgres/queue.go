@@ -3,7 +3,6 @@ package postgres
 import (
 	"container/list"
 	"context"
-	"errors"
 )
 
 // An entry is a lock that goroutines of this process hold or wait for. These wait in a queue, in order of
@@ -50,9 +49,6 @@ type waiter struct {
 	resolved chan struct{}
 	err      error
 }
-
-// errBusy is the outcome of a try if somebody else holds the lock or waits for it.
-var errBusy = errors.New("lock is held")
 
 // enter makes h a hold, or puts a waiter for it into the queue.
 func (db *DB) enter(name string, m mode, try bool, h *hold) *waiter {
@@ -147,20 +143,8 @@ func (w *waiter) leave() (held bool, trouble error) {
 	return held, trouble
 }
 
-// becomeHeldLocked makes the first waiter a holder, and if it is a reader, all those behind it up to the next
-// writer. It refuses the tries that would have to wait from now on. It returns false if nobody wants the lock
-// in the mode of the grant any more, or it came too late.
-func (e *entry) becomeHeldLocked(g *grant) bool {
-	if w := e.headLocked(); w == nil || w.mode != g.mode || !g.lastsLocked() {
-		return false
-	}
-	e.grant, e.trouble = g, nil
-	e.admitLocked(g)
-	e.failTriesLocked(errBusy)
-	return true
-}
-
-// admitLocked makes the first waiters holders.
+// admitLocked makes the first waiter a holder, and if it is a reader, all those behind it up to the next
+// writer.
 func (e *entry) admitLocked(g *grant) {
 	for w := e.headLocked(); w != nil && w.mode == g.mode; w = e.headLocked() {
 		e.removeLocked(w)
@@ -171,6 +155,7 @@ func (e *entry) admitLocked(g *grant) {
 	}
 }
 
+// failTriesLocked ends the waits of all tries.
 func (e *entry) failTriesLocked(err error) {
 	for el := e.queue.Front(); el != nil && e.patient < e.queue.Len(); {
 		w := el.Value.(*waiter)
@@ -182,6 +167,7 @@ func (e *entry) failTriesLocked(err error) {
 	}
 }
 
+// failLocked ends all waits.
 func (e *entry) failLocked(err error) {
 	for w := e.headLocked(); w != nil; w = e.headLocked() {
 		e.removeLocked(w)

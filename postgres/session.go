@@ -6,10 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -228,16 +226,16 @@ func (s *session) lock(ctx context.Context, key int64, m mode, try bool) (token 
 	// After a wait, the session may have been idle for as long as this answer was on its way, or this process
 	// was stopped.
 	if err == nil && now().sub(sent) > s.db.options.ttl/4 {
-		sent, err = s.signOfLife(ctx)
+		sent = now()
+		err = s.signOfLife(ctx)
 	}
 	return token, sent, err
 }
 
 // signOfLife tells the server that this process is alive. If it returns nil, the session has all its locks.
-func (s *session) signOfLife(ctx context.Context) (sent instant, err error) {
-	sent = now()
-	_, err = s.conn.Exec(ctx, `SELECT 1`)
-	return sent, err
+func (s *session) signOfLife(ctx context.Context) error {
+	_, err := s.conn.Exec(ctx, `SELECT 1`)
+	return err
 }
 
 // unlock releases the lock. If it returns nil, the session has had the lock until now.
@@ -251,51 +249,44 @@ func (s *session) unlock(ctx context.Context, key int64, m mode) error {
 }
 
 // contended reports whether another session waits for the lock.
-func (s *session) contended(ctx context.Context, key int64) (waits bool, sent instant, err error) {
-	sent = now()
+func (s *session) contended(ctx context.Context, key int64) (waits bool, err error) {
 	err = s.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND `+isLock+`)`,
 		int64(uint64(key)>>32), int64(uint32(key))).Scan(&waits)
-	return waits, sent, err
+	return waits, err
+}
+
+// watch reports whether another session has the lock, and for how long it has been idle.
+func (s *session) watch(ctx context.Context, other *session, key int64) (held bool, idle time.Duration, err error) {
+	var seconds *float64
+	err = s.conn.QueryRow(ctx, `SELECT
+			EXISTS (SELECT FROM pg_locks AS l WHERE l.granted AND l.pid = a.pid AND `+isLock+`),
+			CASE WHEN state LIKE 'idle%' THEN extract(epoch FROM clock_timestamp() - state_change)::float8
+				WHEN state IN ('active', 'fastpath function call') THEN 0 END
+			FROM pg_stat_activity AS a WHERE pid = $3 AND backend_start = $4`,
+		int64(uint64(key)>>32), int64(uint32(key)), int32(other.pid), other.begin).Scan(&held, &seconds)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return false, 0, nil
+	case err == nil && held && seconds == nil:
+		err = errors.New("the server does not track activities")
+	case err == nil && held:
+		idle = time.Duration(max(0, *seconds) * float64(time.Second))
+	}
+	return held, idle, err
 }
 
 // isLock is a condition for the rows of pg_locks. Both parameters are halves of the key.
 const isLock = `locktype = 'advisory' AND objsubid = 1 AND classid::bigint = $1 AND objid::bigint = $2
 	AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 
-// close ends the session, and with it its locks.
+// close ends the session, and with it its locks. A nil session is ignored.
 func (s *session) close() {
+	if s == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = s.conn.Close(ctx)
-}
-
-func hasCode(err error, codes ...string) bool {
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) {
-		return false
-	}
-	for _, c := range codes {
-		if pg.Code == c {
-			return true
-		}
-	}
-	return false
-}
-
-// isTransient reports whether an error may soon be over: the server cannot be reached, is being started or
-// shut down, has too many connections, or has ended the session.
-func isTransient(err error) bool {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		return hasCode(err, "53300", "57P01", "57P02", "57P03", "57P05") || strings.HasPrefix(pg.Code, "08")
-	}
-	var dns *net.DNSError
-	if errors.As(err, &dns) {
-		return !dns.IsNotFound
-	}
-	var op *net.OpError // a TLS alert is one, too
-	return errors.As(err, &op) && !strings.HasSuffix(op.Op, " error") ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -3,17 +3,13 @@ package postgres
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
-	"time"
 
 	"github.com/go-fasteners/fasteners"
 	"github.com/jackc/pgx/v5"
 )
-
-var errUnusable = errors.New("a transaction has left the session unusable")
 
 // InTx calls fn in a transaction of the session that holds the lock whose hold ctx is the context of: the
 // context of the function that [fasteners.WithLock] calls, or one derived from it. If fn returns nil, InTx
@@ -114,74 +110,89 @@ func (h *hold) borrow(ctx context.Context) (*borrower, error) {
 	return nil, contextError(ctx)
 }
 
-// lendLocked lends the session to the first borrower, and waits until that gives it back. Meanwhile another
-// session asks the server about this one.
-func (g *grant) lendLocked() {
+// failBorrowersLocked ends the waits of those that want the session of a grant that is over.
+func (g *grant) failBorrowersLocked() {
+	for _, b := range g.borrowers {
+		b.err = cmp.Or(g.lost, fasteners.ErrNotAcquired)
+		close(b.lent)
+	}
+	g.borrowers = nil
+}
+
+// lend lends the session to the first borrower until that gives it back. Meanwhile another session asks the
+// server about this one.
+func (g *grant) lend() {
 	mu := &g.entry.db.mu
+	mu.Lock()
+	if len(g.borrowers) == 0 { // it has given up
+		mu.Unlock()
+		return
+	}
 	b := g.borrowers[0]
 	g.borrowers = g.borrowers[1:]
+	g.watchAt = g.sent.add(g.ttl() / 4)
+	mu.Unlock()
+
 	g.session.lent.Store(true)
 	close(b.lent)
-	checkAt := g.sent.add(g.ttl() / 4)
-	for back := false; !back; {
-		ctx, cancel := context.WithTimeout(context.Background(), now().until(checkAt))
-		g.interrupt = cancel
-		mu.Unlock()
-		select {
-		case <-b.back:
-			back = true
-		case <-ctx.Done():
-		}
-		cancel()
-		g.check()
-		mu.Lock()
-		g.interrupt = nil
-		due := now() >= checkAt
-		if due {
-			checkAt = now().add(g.ttl() / 4)
-		}
-		if !back && g.lost == nil && (due || g.mayDepartLocked()) {
-			g.watchLentLocked()
-		}
+	for do := g.nextLent(b); do != nil; do = g.nextLent(b) {
+		do()
 	}
 	g.session.lent.Store(false)
 	if pg := g.session.conn.PgConn(); pg.IsClosed() || pg.IsBusy() || pg.TxStatus() != 'I' {
-		mu.Unlock()
 		g.lose(errUnusable)
 		g.session.close()
-		mu.Lock()
 	}
 }
 
-// mayDepartLocked reports whether some hold of a session that is lent can be released: not the last one.
-func (g *grant) mayDepartLocked() bool {
-	return g.lost == nil && len(g.leaving) > 0 && len(g.leaving) < len(g.holds)
+// nextLent decides what is to be done next, without DB.mu, while the session is lent. It returns nil if the
+// borrower has given it back.
+func (g *grant) nextLent(b *borrower) (do func()) {
+	g.entry.db.mu.Lock()
+	defer g.entry.db.mu.Unlock()
+	g.interruptLocked() // frees the context of the last wait
+	select {
+	case <-b.back:
+		return nil
+	default:
+	}
+	some := len(g.leaving) < len(g.holds) // the last hold is released when the session is back
+	switch now := now(); {
+	case g.lost != nil:
+		return func() { <-b.back }
+	case now >= g.watchAt || len(g.leaving) > 0 && some:
+		var leaving []*departure
+		if some {
+			leaving = g.takeLeavingLocked()
+		}
+		return func() { g.watch(leaving) }
+	}
+	wait := g.interruptibleLocked(context.Background(), g.watchAt)
+	return func() {
+		select {
+		case <-b.back:
+		case <-wait.Done():
+		}
+		g.check()
+	}
 }
 
-// watchLentLocked asks the server, in another session, whether the one that is lent has the lock, and extends
-// the deadline if so. If it cannot ask, it leaves it at that.
-func (g *grant) watchLentLocked() {
-	mu := &g.entry.db.mu
-	var leaving []*departure
-	if g.mayDepartLocked() {
-		leaving, g.leaving = g.leaving, nil
-		for _, d := range leaving {
-			delete(g.holds, d.hold)
-		}
+// watch asks the server, in another session, whether the one that is lent has the lock. If so, it extends
+// the deadline, and releases holds. If it cannot ask, it leaves it at that.
+func (g *grant) watch(leaving []*departure) {
+	if now() >= g.watchAt {
+		g.watchAt = now().add(g.ttl() / 4)
 	}
 	ctx, cancel := context.WithTimeout(g.entry.db.closing, max(0, now().until(g.serverEnd())))
 	defer cancel()
-	mu.Unlock()
 	alive, held, err := g.askAbout(ctx)
-	if err == nil && !held {
-		g.lose(errEnded)
-	}
-	mu.Lock()
-	if err == nil && held && alive > g.sent {
-		g.extendLocked(alive)
-	}
-	if err != nil || !held {
-		err = fmt.Errorf("%w: %w", fasteners.ErrLost, cmp.Or(err, errEnded))
+	switch {
+	case err != nil:
+		err = fmt.Errorf("%w: %w", fasteners.ErrLost, err)
+	case held:
+		g.extend(alive)
+	default:
+		err = g.lose(errEnded)
 	}
 	for _, d := range leaving {
 		d.result <- err
@@ -191,11 +202,9 @@ func (g *grant) watchLentLocked() {
 // askAbout reports whether the session of the grant has the lock, and until when it was surely alive.
 func (g *grant) askAbout(ctx context.Context) (alive instant, held bool, err error) {
 	db := g.entry.db
-	s := db.takeIdle()
-	if s == nil {
-		if s, err = db.connect(ctx, true); err != nil {
-			return 0, false, err
-		}
+	s, err := db.session(ctx, true)
+	if err != nil {
+		return 0, false, err
 	}
 	s.used = true
 	alive = now()
@@ -206,24 +215,4 @@ func (g *grant) askAbout(ctx context.Context) (alive instant, held bool, err err
 	}
 	db.putIdle(s)
 	return alive.add(-idle), held, nil
-}
-
-// watch reports whether another session has the lock, and for how long it has been idle.
-func (s *session) watch(ctx context.Context, other *session, key int64) (held bool, idle time.Duration, err error) {
-	var seconds *float64
-	err = s.conn.QueryRow(ctx, `SELECT
-			EXISTS (SELECT FROM pg_locks AS l WHERE l.granted AND l.pid = a.pid AND `+isLock+`),
-			CASE WHEN state LIKE 'idle%' THEN extract(epoch FROM clock_timestamp() - state_change)::float8
-				WHEN state IN ('active', 'fastpath function call') THEN 0 END
-			FROM pg_stat_activity AS a WHERE pid = $3 AND backend_start = $4`,
-		int64(uint64(key)>>32), int64(uint32(key)), int32(other.pid), other.begin).Scan(&held, &seconds)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return false, 0, nil
-	case err == nil && held && seconds == nil:
-		err = errors.New("the server does not track activities")
-	case err == nil && held:
-		idle = time.Duration(max(0, *seconds) * float64(time.Second))
-	}
-	return held, idle, err
 }

@@ -19,31 +19,14 @@ var (
 	ErrPooler = errors.New("there is a connection pooler between here and the server")
 )
 
-// errBusy is the outcome of a try if somebody else holds the lock or waits for it.
-var errBusy = errors.New("lock is held")
-
-// These are why a lock is lost.
+// These are why a lock is lost, besides the deadline of its lease.
 var (
-	errSilent   = errors.New("the server has not answered in time")
 	errEnded    = errors.New("the session of the lock is closed")
 	errUnusable = errors.New("a transaction has left the session unusable")
 )
 
-// contextError returns the error of a context that is done, which wraps its cause, too.
-func contextError(ctx context.Context) error {
-	err, cause := ctx.Err(), context.Cause(ctx)
-	if errors.Is(err, cause) {
-		return err
-	}
-	return &causedError{err, cause}
-}
-
-// A causedError is the error of a context with its cause, or with the reason for the wait.
-type causedError struct{ err, cause error }
-
-func (e *causedError) Error() string   { return e.err.Error() + ": " + e.cause.Error() }
-func (e *causedError) Unwrap() []error { return []error{e.err, e.cause} }
-func (e *causedError) Timeout() bool   { return errors.Is(e.err, context.DeadlineExceeded) }
+// errInUse is why closing a DB takes its time.
+var errInUse = errors.New("connections are still in use")
 
 func hasCode(err error, codes ...string) bool {
 	var pg *pgconn.PgError

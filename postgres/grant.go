@@ -2,54 +2,40 @@ package postgres
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
-	"maps"
-	"slices"
-	"sync/atomic"
 	"time"
 
-	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/lease"
 )
 
 // A grant is a lock that the server has granted to a session, for one writer or for several readers.
 //
 // It is a lease: the server ends the session, and so releases the lock, when it has heard nothing for the
-// TTL. So this process sends signs of life, and takes the lock for lost a margin before the server can
-// have released it. It counts from the time when it has sent what the server has answered last: the
-// answer may have been on its way for as long as that.
+// TTL. So this process sends signs of life.
 //
 // One goroutine keeps the grant, and uses the session unless that is lent.
 type grant struct {
 	entry   *entry
 	session *session
-	mode    mode
+	mode    lease.Mode
 	token   int64
+	lease   *lease.Lease
 
-	deadline atomic.Int64 // an instant, after which the lock is taken for lost
-	timer    *time.Timer  // for the deadline
-
-	// Only the goroutine that keeps the grant uses these.
-	readAt  instant // the end of the connection is noticed from then on
-	checkAt instant // if another session waits, the server is asked then whether it still does
-	watchAt instant // while the session is lent, the server is asked about it then
+	// On the clock of lease.Now; only the goroutine that keeps the grant uses these.
+	readAt  time.Duration // the end of the connection is noticed from then on
+	checkAt time.Duration // if another session waits, the server is asked then whether it still does
+	watchAt time.Duration // while the session is lent, the server is asked about it then
 
 	// DB.mu protects these.
-	sent      instant // of the last sign of life that was answered
-	holds     map[*hold]struct{}
-	joinUntil instant // readers become holders without asking the server
-	unlocking bool    // nobody becomes a holder any more
-	lost      error   // why the lock is taken for lost, or nil
-	over      bool    // the lock is released, or the session is closed
-	leaving   []*departure
+	holders   int
+	joinUntil time.Duration  // readers become holders without asking the server
+	unlocking bool           // nobody becomes a holder any more
+	handed    bool           // the lock is lost, and another goroutine serves the queue
+	over      bool           // the lock is released, or the session is closed
+	leaving   []chan<- error // the results of the holders that are being released
 	borrowers []*borrower
 	interrupt context.CancelFunc // ends the wait of the goroutine that keeps the grant
-}
-
-// A departure is a hold that is being released.
-type departure struct {
-	hold   *hold
-	result chan error
 }
 
 const (
@@ -64,38 +50,41 @@ const (
 	readAfter = time.Millisecond
 )
 
-// newGrant returns the grant of a lock that the server has granted in its answer to what was sent at an
-// instant.
-func newGrant(e *entry, s *session, m mode, token int64, sent instant) *grant {
-	g := &grant{entry: e, session: s, mode: m, token: token, sent: sent, holds: make(map[*hold]struct{}, 1)}
-	g.readAt, g.joinUntil = now().add(readAfter), now().add(joinTime)
-	g.deadline.Store(int64(g.deadlineAfter(sent)))
-	g.timer = time.AfterFunc(now().until(g.deadlineAfter(sent)), g.expire)
-	return g
+// newGrant returns the grant of a lock that the server has granted in its answer to what was sent then.
+func newGrant(e *entry, s *session, m lease.Mode, token int64, sent time.Duration) *grant {
+	o, now := &e.db.options, lease.Now()
+	return &grant{
+		entry: e, session: s, mode: m, token: token, lease: lease.New(sent, o.ttl, o.margin),
+		readAt: now + readAfter, joinUntil: now + joinTime,
+	}
 }
 
 func (g *grant) ttl() time.Duration { return g.entry.db.options.ttl }
 
-func (g *grant) deadlineAfter(sent instant) instant {
-	return sent.add(g.ttl() - g.entry.db.options.margin)
-}
+// serverEnd is when the server has ended the session, unless it has heard a later sign of life than was
+// answered.
+func (g *grant) serverEnd() time.Duration { return g.lease.Deadline() + g.entry.db.options.margin }
 
-// serverEnd is an instant at which the server has ended the session, unless it has heard a later sign of life
-// than was answered.
-func (g *grant) serverEnd() instant {
-	return instant(g.deadline.Load()).add(g.entry.db.options.margin)
-}
+// signAt is a quarter of the TTL after the last sign of life that was answered.
+func (g *grant) signAt() time.Duration { return g.serverEnd() - g.ttl()*3/4 }
 
 // keep serves the holders until the last one has released the lock, or the lock is lost and the server has
-// ended the session. It reports whether the lock is lost.
+// ended the session. It reports whether the lock is lost. Then another goroutine serves the queue.
 func (g *grant) keep() (lost bool) {
+	noted := make(chan struct{})
+	stop := context.AfterFunc(g.lease.Context(), func() {
+		defer close(noted)
+		g.noteLoss()
+	})
 	for do := g.next(); do != nil; do = g.next() {
 		do()
 	}
-	g.timer.Stop()
-	g.entry.db.mu.Lock()
-	defer g.entry.db.mu.Unlock()
-	return g.lost != nil
+	g.lease.Close()
+	if stop() {
+		return false
+	}
+	<-noted
+	return true
 }
 
 // next decides what is to be done next, without DB.mu. It returns nil if the grant is over.
@@ -104,39 +93,40 @@ func (g *grant) next() (do func()) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	g.interruptLocked() // frees the context of the last wait
-	signAt := g.sent.add(g.ttl() / 4)
-	wakeAt := signAt
+	lost, wakeAt := g.lease.Err() != nil, g.signAt()
 	head := g.entry.headLocked()
-	reader := g.mode == shared && head != nil && head.mode == shared // it may share the lock
-	switch now := now(); {
+	reader := g.mode == lease.Shared && head != nil && head.mode == lease.Shared // it may share the lock
+	switch now := lease.Now(); {
 	case g.over:
 		g.failBorrowersLocked()
 		return nil
 	case g.session.conn.IsClosed():
 		return g.end
-	case len(g.leaving) > 0 || len(g.holds) == 0:
+	case len(g.leaving) > 0 || g.holders == 0:
 		return g.depart
-	case g.lost != nil && (now >= g.serverEnd() || db.closed):
+	case lost && (now >= g.serverEnd() || db.closed):
 		return g.end
-	case g.lost == nil && now >= signAt:
+	case !lost && now >= g.signAt():
 		return func() { _ = g.call(g.session.signOfLife) }
-	case g.lost == nil && reader && (head.try || now < g.joinUntil || now >= g.checkAt):
+	case !lost && reader && (head.try || now < g.joinUntil || now >= g.checkAt):
 		return g.admit
 	case len(g.borrowers) > 0:
-		return g.lend
-	case g.lost != nil:
+		b := g.borrowers[0]
+		g.borrowers = g.borrowers[1:]
+		return func() { g.lend(b) }
+	case lost:
 		// The session is not closed before the server ends it: the margin is for the holders.
 		wakeAt = g.serverEnd()
 	case reader:
-		wakeAt = min(signAt, g.checkAt)
+		wakeAt = min(wakeAt, g.checkAt)
 	}
 	wait := g.interruptibleLocked(db.closing, wakeAt)
 	return func() { g.wait(wait) }
 }
 
 // interruptibleLocked returns the context of a wait of the goroutine that keeps the grant.
-func (g *grant) interruptibleLocked(parent context.Context, end instant) (wait context.Context) {
-	wait, g.interrupt = context.WithTimeout(parent, now().until(end))
+func (g *grant) interruptibleLocked(parent context.Context, end time.Duration) (wait context.Context) {
+	wait, g.interrupt = context.WithTimeout(parent, end-lease.Now())
 	return wait
 }
 
@@ -147,41 +137,31 @@ func (g *grant) interruptLocked() {
 	}
 }
 
-// call calls fn, which sends a statement in the session. The answer is a sign of life of the server.
-// An error closes the session, and call returns that the lock is lost. Before the server has ended the
-// session, fn is not interrupted: that would close it.
+// call calls fn, which sends a statement in the session: a sign of life, if it is answered. An error closes
+// the session, and call returns that the lock is lost. Before the server has ended the session, fn is not
+// interrupted: that would close it.
 func (g *grant) call(fn func(context.Context) error) error {
-	sent := now()
-	ctx, cancel := context.WithTimeout(g.entry.db.closing, max(sent.until(g.serverEnd()), 0))
+	sent := lease.Now()
+	ctx, cancel := context.WithTimeout(g.entry.db.closing, g.serverEnd()-sent)
 	defer cancel()
 	if err := fn(ctx); err != nil {
-		lost := g.lose(err) // first: closing the session releases the lock
+		g.lease.Lose(err) // first: closing the session releases the lock
 		g.session.close()
-		return lost
+		return g.lease.Err()
 	}
-	g.extend(sent)
+	g.lease.Renew(sent, g.ttl())
 	return nil
-}
-
-// extend notes a sign of life that was answered. One that is answered after the deadline comes too late.
-func (g *grant) extend(sent instant) {
-	g.entry.db.mu.Lock()
-	defer g.entry.db.mu.Unlock()
-	if sent > g.sent && g.lost == nil && now() < instant(g.deadline.Load()) {
-		g.sent = sent
-		g.deadline.Store(int64(g.deadlineAfter(sent)))
-	}
 }
 
 // depart releases holds, and with the last one the lock. Each release waits for an answer of the
 // server, which proves that the session has had the lock until then.
 func (g *grant) depart() {
-	db := g.entry.db
-	db.mu.Lock()
+	mu := &g.entry.db.mu
+	mu.Lock()
 	leaving := g.takeLeavingLocked()
-	g.unlocking = len(g.holds) == 0
-	last := g.unlocking
-	db.mu.Unlock()
+	last := g.holders == 0
+	g.unlocking = last
+	mu.Unlock()
 
 	release := g.session.signOfLife
 	if last {
@@ -189,45 +169,43 @@ func (g *grant) depart() {
 	}
 	err := g.call(release)
 
-	db.mu.Lock()
-	defer db.mu.Unlock()
+	mu.Lock()
+	defer mu.Unlock()
 	if err == nil && last {
 		g.over = true
 		if g.entry.grant == g {
 			g.entry.grant = nil
 		}
 	}
-	for _, d := range leaving {
-		d.result <- err
+	for _, result := range leaving {
+		result <- err
 	}
 }
 
-// takeLeavingLocked takes those that are being released out of the holds.
-func (g *grant) takeLeavingLocked() []*departure {
+// takeLeavingLocked returns the results of the holders that are being released, which are none any more.
+func (g *grant) takeLeavingLocked() []chan<- error {
 	leaving := g.leaving
+	g.holders -= len(leaving)
 	g.leaving = nil
-	for _, d := range leaving {
-		delete(g.holds, d.hold)
-	}
 	return leaving
 }
 
 // end closes the session of a lock that is lost.
 func (g *grant) end() {
-	lost := g.lose(errEnded)
+	g.lease.Lose(errEnded)
 	g.session.close()
 	g.entry.db.mu.Lock()
 	defer g.entry.db.mu.Unlock()
 	g.over = true
-	for _, d := range g.takeLeavingLocked() {
-		d.result <- lost
+	for _, result := range g.takeLeavingLocked() {
+		result <- g.lease.Err()
 	}
 }
 
 // admit makes the readers at the head of the queue holders, unless another session waits for the lock.
 func (g *grant) admit() {
 	e := g.entry
-	asks, waits := now() >= g.joinUntil, false
+	asks, waits := lease.Now() >= g.joinUntil, false
 	if asks {
 		err := g.call(func(ctx context.Context) (err error) {
 			waits, err = g.session.contended(ctx, e.key)
@@ -240,78 +218,56 @@ func (g *grant) admit() {
 	e.db.mu.Lock()
 	defer e.db.mu.Unlock()
 	if waits {
-		g.checkAt = now().add(checkInterval)
-		e.failTriesLocked(errBusy)
+		g.checkAt = lease.Now() + checkInterval
+		e.failTriesLocked(lease.ErrBusy)
 		return
 	}
 	if asks {
-		g.joinUntil = now().add(joinTime)
+		g.joinUntil = lease.Now() + joinTime
 	}
 	if g.lastsLocked() {
 		e.admitLocked(g)
 	}
 }
 
-// lastsLocked reports whether somebody may become a holder. After this process was stopped, the timer may not
-// have run yet.
-func (g *grant) lastsLocked() bool {
-	return g.lost == nil && !g.unlocking && now() < instant(g.deadline.Load())
-}
+// lastsLocked reports whether somebody may become a holder.
+func (g *grant) lastsLocked() bool { return !g.unlocking && g.lease.Err() == nil }
 
 // wait waits until its context is done or the connection ends.
 func (g *grant) wait(ctx context.Context) {
-	var err error
-	if now() < g.readAt {
+	if lease.Now() < g.readAt {
 		_ = sleep(ctx, readAfter)
-	} else {
-		_, err = g.session.conn.WaitForNotification(ctx)
+		return
 	}
-	if g.session.conn.IsClosed() {
-		g.lose(err)
-	}
-	g.check()
-}
-
-// expire is called by the timer. The deadline may have been extended meanwhile.
-func (g *grant) expire() {
-	g.check()
-	g.entry.db.mu.Lock()
-	defer g.entry.db.mu.Unlock()
-	if g.lost == nil && !g.over {
-		g.timer.Reset(max(0, now().until(instant(g.deadline.Load()))))
+	if _, err := g.session.conn.WaitForNotification(ctx); g.session.conn.IsClosed() {
+		g.lease.Lose(err)
 	}
 }
 
-// check takes the lock for lost if its deadline has passed.
-func (g *grant) check() {
-	if now() >= instant(g.deadline.Load()) {
-		g.lose(errSilent)
-	}
-}
-
-// lose takes the lock for lost, unless it is over, and ends the contexts of its holders. It returns why the
-// lock is lost.
-func (g *grant) lose(err error) error {
-	e := g.entry
-	e.db.mu.Lock()
-	if g.lost != nil || g.over {
-		defer e.db.mu.Unlock()
-		return g.lost
-	}
-	g.lost = fmt.Errorf("%w: %w", fasteners.ErrLost, err)
-	lost, holds := g.lost, slices.Collect(maps.Keys(g.holds))
+// noteLoss is called when the lock is lost, while others may use the session.
+func (g *grant) noteLoss() {
+	db := g.entry.db
+	db.mu.Lock()
+	g.handOverLocked()
 	g.interruptLocked()
-	// The goroutine that keeps g has served the queue. From now on it only waits for the holders.
+	db.mu.Unlock()
+	if err := g.lease.Err(); !errors.Is(err, ErrClosed) {
+		db.engine.Log(slog.LevelWarn, "lost the lock", g.entry.name, err)
+	}
+}
+
+// handOverLocked makes another goroutine serve the queue, since the lock is lost. The one that keeps the grant
+// only waits for the holders from now on.
+func (g *grant) handOverLocked() {
+	if g.handed {
+		return
+	}
+	g.handed = true
+	e := g.entry
 	e.grant, e.serving = nil, false
 	if e.queue.Len() > 0 {
 		e.serveLocked()
 	} else {
 		delete(e.db.entries, e.name)
 	}
-	e.db.mu.Unlock()
-	for _, h := range holds {
-		h.end()
-	}
-	e.db.log(slog.LevelInfo, "lost", e.name, err)
-	return lost
 }

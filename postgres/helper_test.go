@@ -55,7 +55,7 @@ const testTTL = 5 * time.Second
 func awaitGuard(tb testing.TB, s *pgtest.Server) {
 	tb.Helper()
 	db := postgres.New(s.Config(""), postgres.WithTTL(testTTL))
-	defer db.Close()
+	defer db.Close(background)
 	must(tb, postgres.NewLock(db, "guard").Acquire(background))
 }
 
@@ -68,7 +68,7 @@ func newDB(tb testing.TB, s *pgtest.Server, opts ...postgres.Option) *postgres.D
 func newDBAt(tb testing.TB, s *pgtest.Server, addr string, opts ...postgres.Option) *postgres.DB {
 	tb.Helper()
 	db := postgres.New(s.Config(addr), append([]postgres.Option{postgres.WithTTL(testTTL)}, opts...)...)
-	tb.Cleanup(db.Close)
+	tb.Cleanup(func() { must(tb, db.Close(background)) })
 	return db
 }
 

@@ -1,9 +1,11 @@
 package postgres_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"testing"
 	"time"
 
@@ -197,7 +199,7 @@ func TestErrors(t *testing.T) {
 	s := commonServer(t)
 	db := newDB(t, s)
 	closed := newDB(t, s)
-	closed.Close()
+	must(t, closed.Close(background))
 	wrongUser := s.Config("")
 	wrongUser.User = "nobody_by_that_name"
 	for _, test := range []struct {
@@ -209,13 +211,15 @@ func TestErrors(t *testing.T) {
 		{"nil DB", postgres.NewLock(nil, "x"), fs.ErrInvalid},
 		{"nil configuration", postgres.NewLock(postgres.New(nil), "x"), fs.ErrInvalid},
 		{"TTL", postgres.NewLock(newDB(t, s, postgres.WithTTL(time.Millisecond)), "x"), fs.ErrInvalid},
+		{"margin", postgres.NewLock(newDB(t, s, postgres.WithMargin(testTTL/2)), "x"), fs.ErrInvalid},
+		{"negative margin", postgres.NewLock(newDB(t, s, postgres.WithMargin(-1)), "x"), fs.ErrInvalid},
 		{"sequence", postgres.NewLock(newDB(t, s, postgres.WithSequence("a.b.c")), "x"), fs.ErrInvalid},
 		{"closed", postgres.NewLock(closed, "x"), postgres.ErrClosed},
 		{"wrong user", postgres.NewLock(postgres.New(wrongUser), "x"), nil},
 	} {
 		err := test.lock.Acquire(background)
 		var pathErr *fs.PathError
-		if !errors.As(err, &pathErr) || pathErr.Op != "acquire" || pathErr.Path != test.lock.Name() || test.want != nil && !errors.Is(err, test.want) {
+		if !errors.As(err, &pathErr) || pathErr.Op != "acquire" || pathErr.Path != cmp.Or(test.lock.Name(), `""`) || test.want != nil && !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", test.name, err, test.want)
 		}
 		if _, err := test.lock.TryAcquire(background); err == nil {
@@ -238,13 +242,38 @@ func TestCloseLoses(t *testing.T) {
 	for db.Waiting(t.Name()) < 1 {
 		time.Sleep(time.Millisecond)
 	}
-	db.Close()
+	must(t, db.Close(background))
 	<-held.Done()
 	wantErr(t, context.Cause(held), fasteners.ErrLost)
 	wantErr(t, context.Cause(held), postgres.ErrClosed)
 	wantErr(t, <-waiter, postgres.ErrClosed)
 	wantErr(t, release(), fasteners.ErrLost)
 	awaitLocks(t, s.Connect(t), t.Name(), 0, 0)
+	must(t, db.Close(background))
+	var none context.Context
+	wantErr(t, db.Close(none), fs.ErrInvalid)
+}
+
+// TestCloseWaits checks that closing the DB waits for a function that uses a connection, for as long as the
+// context allows.
+func TestCloseWaits(t *testing.T) {
+	s := commonServer(t)
+	db := newDB(t, s)
+	err := fasteners.WithLock(background, postgres.NewLock(db, t.Name()), func(held context.Context) error {
+		return postgres.InTx(held, func(pgx.Tx) error {
+			ctx, cancel := context.WithTimeout(background, 10*time.Millisecond)
+			defer cancel()
+			err := db.Close(ctx)
+			wantErr(t, err, context.DeadlineExceeded)
+			var pathErr *fs.PathError
+			if !errors.As(err, &pathErr) || pathErr.Op != "close" || pathErr.Path != "database" || !os.IsTimeout(err) {
+				t.Error(err)
+			}
+			return nil
+		})
+	})
+	wantErr(t, err, postgres.ErrClosed)
+	must(t, db.Close(background))
 }
 
 func TestSequence(t *testing.T) {
@@ -294,7 +323,11 @@ func TestInTx(t *testing.T) {
 		}
 	}
 	lock := postgres.NewLock(newDB(t, s), t.Name())
-	wantErr(t, postgres.InTx(background, func(pgx.Tx) error { return nil }), fasteners.ErrNotAcquired)
+	err = postgres.InTx(background, func(pgx.Tx) error { return nil })
+	wantErr(t, err, fasteners.ErrNotAcquired)
+	if got := err.Error(); got != "transaction database: lock is not acquired" {
+		t.Error(got)
+	}
 	held, release, err := lock.Hold(background)
 	must(t, err)
 	must(t, postgres.InTx(held, func(tx pgx.Tx) error { return increment(held, tx) }))

@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"github.com/go-fasteners/fasteners/lease"
 )
 
 // The intervals between attempts to reach the server double from the first to the last.
@@ -39,7 +41,7 @@ func (e *entry) serve() {
 			continue
 		}
 		reused := s != nil && s.used
-		if err != errBusy {
+		if err != lease.ErrBusy {
 			s.close()
 			s = nil
 		}
@@ -47,7 +49,7 @@ func (e *entry) serve() {
 		case ctx.Err() != nil: // nobody waits for this any more
 		case reused && isTransient(err): // the server had ended the session
 		case isTransient(err):
-			e.db.log(slog.LevelInfo, "cannot reach the server", e.name, err)
+			e.db.engine.Log(slog.LevelInfo, "cannot reach the server", e.name, err)
 			e.fail(err)
 			_ = sleep(ctx, retry)
 			retry = min(2*retry, maxRetry)
@@ -78,7 +80,7 @@ func (e *entry) next(s *session) (ctx context.Context, first *waiter, rest *sess
 }
 
 // ask asks the server for the lock, and makes those holders that want it then.
-func (e *entry) ask(ctx context.Context, s *session, m mode, try bool) (*grant, error) {
+func (e *entry) ask(ctx context.Context, s *session, m lease.Mode, try bool) (*grant, error) {
 	mu := &e.db.mu
 	mu.Lock()
 	e.asking, e.trouble = true, nil
@@ -99,7 +101,7 @@ func (e *entry) ask(ctx context.Context, s *session, m mode, try bool) (*grant, 
 	if w := e.headLocked(); w != nil && w.mode == m && g.lastsLocked() {
 		e.grant = g
 		e.admitLocked(g)
-		e.failTriesLocked(errBusy) // they would have to wait
+		e.failTriesLocked(lease.ErrBusy) // they would have to wait
 	}
 	return g, nil
 }
@@ -109,7 +111,7 @@ func (e *entry) fail(err error) {
 	e.db.mu.Lock()
 	defer e.db.mu.Unlock()
 	switch {
-	case err == errBusy:
+	case err == lease.ErrBusy:
 		e.failTriesLocked(err)
 	case isTransient(err):
 		e.trouble = err

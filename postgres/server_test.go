@@ -35,7 +35,7 @@ func TestOldServer(t *testing.T) {
 	config, err := pgx.ParseConfig("postgres://postgres@" + l.Addr().String() + "/postgres?sslmode=disable")
 	must(t, err)
 	db := postgres.New(config)
-	defer db.Close()
+	defer db.Close(background)
 	err = postgres.NewLock(db, t.Name()).Acquire(background)
 	wantErr(t, err, errors.ErrUnsupported)
 	if !strings.Contains(err.Error(), "PostgreSQL 13 is too old") {
@@ -111,12 +111,12 @@ func TestLogger(t *testing.T) {
 	must(t, err)
 	<-held.Done()
 	wantErr(t, release(), fasteners.ErrLost)
-	db.Close() // nothing logs any more
+	must(t, db.Close(background)) // nothing logs any more
 	for _, want := range []string{
 		`level=DEBUG msg="fasteners: acquire" mode=shared waited=`,
-		`level=DEBUG msg="fasteners: try to acquire" mode=exclusive acquired=false name=TestLogger`,
-		`level=DEBUG msg="fasteners: release" name=TestLogger`,
-		`level=INFO msg="fasteners: lost" name=TestLogger error="FATAL: terminating connection due to administrator command`,
+		`level=DEBUG msg="fasteners: try to acquire" mode=exclusive acquired=false path=TestLogger`,
+		`level=DEBUG msg="fasteners: release" path=TestLogger`,
+		`level=WARN msg="fasteners: lost the lock" path=TestLogger error="lock was lost: FATAL: terminating connection due to administrator command`,
 		`error="lock was lost: FATAL:`,
 	} {
 		if !strings.Contains(out.String(), want) {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-fasteners/fasteners/lease"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -28,24 +29,9 @@ type session struct {
 	lent  *atomic.Bool
 }
 
-// A mode is how a lock is held.
-type mode uint8
-
-const (
-	shared mode = iota
-	exclusive
-)
-
-func (m mode) String() string {
-	if m == shared {
-		return "shared"
-	}
-	return "exclusive"
-}
-
-// suffix is the end of the names of the server's functions for the mode.
-func (m mode) suffix() string {
-	if m == shared {
+// suffix is the end of the names of the server's functions for a mode.
+func suffix(m lease.Mode) string {
+	if m == lease.Shared {
 		return "_shared"
 	}
 	return ""
@@ -82,7 +68,7 @@ const connectTimeout = 10 * time.Second
 const once = pgx.QueryExecModeExec
 
 // connect opens a session. It waits until no holder from before the start of the server can take itself for
-// one. With try it returns errBusy instead.
+// one. With try it returns lease.ErrBusy instead.
 func (db *DB) connect(ctx context.Context, try bool) (*session, error) {
 	attempt, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
@@ -95,7 +81,7 @@ func (db *DB) connect(ctx context.Context, try bool) (*session, error) {
 	switch {
 	case err != nil:
 	case wait > 0 && try:
-		err = errBusy
+		err = lease.ErrBusy
 	case wait > 0:
 		// There is no time limit for the session yet.
 		err = sleep(ctx, wait)
@@ -201,18 +187,18 @@ func (s *session) prepareSequence(ctx context.Context) error {
 	}
 }
 
-// lock acquires the lock, and waits for it in the queue of the server. With try it returns errBusy instead of
-// waiting. It returns the token, or 0, and an instant after which the server hears nothing from the session.
+// lock acquires the lock, and waits for it in the queue of the server. With try it returns lease.ErrBusy instead of
+// waiting. It returns the token, or 0, and a time after which the server hears nothing from the session.
 //
 // Each statement takes the lock first, and then the token: a row of a materialized query is there before what
 // is computed of it.
-func (s *session) lock(ctx context.Context, key int64, m mode, try bool) (token int64, sent instant, err error) {
-	sent = now()
+func (s *session) lock(ctx context.Context, key int64, m lease.Mode, try bool) (token int64, sent time.Duration, err error) {
+	sent = lease.Now()
 	locked, sql := true, ``
 	if try {
-		sql = `WITH l AS MATERIALIZED (SELECT pg_try_advisory_lock` + m.suffix() + `($1) AS ok)`
+		sql = `WITH l AS MATERIALIZED (SELECT pg_try_advisory_lock` + suffix(m) + `($1) AS ok)`
 	} else {
-		sql = `WITH l AS MATERIALIZED (SELECT pg_advisory_lock` + m.suffix() + `($1), true AS ok)`
+		sql = `WITH l AS MATERIALIZED (SELECT pg_advisory_lock` + suffix(m) + `($1), true AS ok)`
 	}
 	if sequence := s.db.options.sequence; sequence != "" {
 		sql += ` SELECT ok, CASE WHEN ok THEN nextval($2::text::regclass) ELSE 0 END FROM l`
@@ -221,12 +207,12 @@ func (s *session) lock(ctx context.Context, key int64, m mode, try bool) (token 
 		err = s.conn.QueryRow(ctx, sql+` SELECT ok FROM l`, key).Scan(&locked)
 	}
 	if err == nil && !locked {
-		err = errBusy
+		err = lease.ErrBusy
 	}
 	// After a wait, the session may have been idle for as long as this answer was on its way, or this process
 	// was stopped.
-	if err == nil && now().sub(sent) > s.db.options.ttl/4 {
-		sent = now()
+	if err == nil && lease.Now()-sent > s.db.options.ttl/4 {
+		sent = lease.Now()
 		err = s.signOfLife(ctx)
 	}
 	return token, sent, err
@@ -239,9 +225,9 @@ func (s *session) signOfLife(ctx context.Context) error {
 }
 
 // unlock releases the lock. If it returns nil, the session has had the lock until now.
-func (s *session) unlock(ctx context.Context, key int64, m mode) error {
+func (s *session) unlock(ctx context.Context, key int64, m lease.Mode) error {
 	var ok bool
-	err := s.conn.QueryRow(ctx, `SELECT pg_advisory_unlock`+m.suffix()+`($1)`, key).Scan(&ok)
+	err := s.conn.QueryRow(ctx, `SELECT pg_advisory_unlock`+suffix(m)+`($1)`, key).Scan(&ok)
 	if err == nil && !ok {
 		err = errors.New("the session does not have the lock")
 	}

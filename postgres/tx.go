@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/lease"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -32,25 +34,24 @@ import (
 // [fasteners.ErrLost] if the lock is lost.
 func InTx(ctx context.Context, fn func(pgx.Tx) error) error {
 	if ctx == nil || fn == nil {
-		return &fs.PathError{Op: "transaction", Err: fs.ErrInvalid}
+		return lease.PathError("transaction", "database", fmt.Errorf("nil context or function: %w", fs.ErrInvalid))
 	}
-	h, ok := ctx.Value(holdKey{}).(*hold)
+	h, ok := lease.HoldOf[*hold](ctx)
 	if !ok {
-		return &fs.PathError{Op: "transaction", Err: fasteners.ErrNotAcquired}
+		return lease.PathError("transaction", "database", fasteners.ErrNotAcquired)
 	}
+	name := h.grant.entry.name
 	b, err := h.borrow(ctx)
 	if err != nil {
-		return &fs.PathError{Op: "transaction", Path: h.grant.entry.name, Err: err}
+		return lease.PathError("transaction", name, err)
 	}
 	defer close(b.back)
-	return h.grant.session.inTx(ctx, fn)
-}
-
-// inTx does what pgx.BeginFunc does, but rolls back even if ctx is done: otherwise pgx closes the connection.
-func (s *session) inTx(ctx context.Context, fn func(pgx.Tx) error) error {
+	// This does what pgx.BeginFunc does, but rolls back even if ctx is done: otherwise pgx closes the
+	// connection.
+	s := h.grant.session
 	tx, err := s.conn.Begin(ctx)
 	if err != nil {
-		return err
+		return lease.PathError("transaction", name, err)
 	}
 	// Deferred, since fn may panic or call runtime.Goexit. After a commit this does nothing.
 	defer func() {
@@ -60,14 +61,12 @@ func (s *session) inTx(ctx context.Context, fn func(pgx.Tx) error) error {
 	}()
 	err = fn(tx)
 	switch {
-	case ctx.Err() == nil && err == nil:
-		return tx.Commit(ctx)
-	case ctx.Err() == nil:
+	case ctx.Err() != nil:
+		return lease.PathError("transaction", name, lease.WithCause(lease.ContextError(ctx), err))
+	case err != nil:
 		return err
-	case err == nil:
-		return contextError(ctx)
 	}
-	return &causedError{contextError(ctx), err}
+	return lease.PathError("transaction", name, tx.Commit(ctx))
 }
 
 // A borrower is a goroutine that wants the session of a grant for a transaction.
@@ -81,15 +80,14 @@ type borrower struct {
 func (h *hold) borrow(ctx context.Context) (*borrower, error) {
 	g := h.grant
 	mu := &g.entry.db.mu
-	g.check()
 	mu.Lock()
-	switch {
-	case h.released:
+	err := g.lease.Err()
+	if h.released {
+		err = fasteners.ErrNotAcquired
+	}
+	if err != nil {
 		mu.Unlock()
-		return nil, fasteners.ErrNotAcquired
-	case g.lost != nil:
-		mu.Unlock()
-		return nil, g.lost
+		return nil, err
 	}
 	b := &borrower{lent: make(chan struct{}), back: make(chan struct{})}
 	g.borrowers = append(g.borrowers, b)
@@ -107,32 +105,22 @@ func (h *hold) borrow(ctx context.Context) (*borrower, error) {
 	} else {
 		close(b.back) // it has just been lent
 	}
-	return nil, contextError(ctx)
+	return nil, lease.ContextError(ctx)
 }
 
 // failBorrowersLocked ends the waits of those that want the session of a grant that is over.
 func (g *grant) failBorrowersLocked() {
 	for _, b := range g.borrowers {
-		b.err = cmp.Or(g.lost, fasteners.ErrNotAcquired)
+		b.err = cmp.Or(g.lease.Err(), fasteners.ErrNotAcquired)
 		close(b.lent)
 	}
 	g.borrowers = nil
 }
 
-// lend lends the session to the first borrower until that gives it back. Meanwhile another session asks the
-// server about this one.
-func (g *grant) lend() {
-	mu := &g.entry.db.mu
-	mu.Lock()
-	if len(g.borrowers) == 0 { // it has given up
-		mu.Unlock()
-		return
-	}
-	b := g.borrowers[0]
-	g.borrowers = g.borrowers[1:]
-	g.watchAt = g.sent.add(g.ttl() / 4)
-	mu.Unlock()
-
+// lend lends the session to a borrower until that gives it back. Meanwhile another session asks the server about
+// this one.
+func (g *grant) lend(b *borrower) {
+	g.watchAt = g.signAt()
 	g.session.lent.Store(true)
 	close(b.lent)
 	for do := g.nextLent(b); do != nil; do = g.nextLent(b) {
@@ -140,7 +128,7 @@ func (g *grant) lend() {
 	}
 	g.session.lent.Store(false)
 	if pg := g.session.conn.PgConn(); pg.IsClosed() || pg.IsBusy() || pg.TxStatus() != 'I' {
-		g.lose(errUnusable)
+		g.lease.Lose(errUnusable)
 		g.session.close()
 	}
 }
@@ -156,12 +144,12 @@ func (g *grant) nextLent(b *borrower) (do func()) {
 		return nil
 	default:
 	}
-	some := len(g.leaving) < len(g.holds) // the last hold is released when the session is back
-	switch now := now(); {
-	case g.lost != nil:
+	some := len(g.leaving) < g.holders // the last hold is released when the session is back
+	switch {
+	case g.lease.Err() != nil:
 		return func() { <-b.back }
-	case now >= g.watchAt || len(g.leaving) > 0 && some:
-		var leaving []*departure
+	case lease.Now() >= g.watchAt || len(g.leaving) > 0 && some:
+		var leaving []chan<- error
 		if some {
 			leaving = g.takeLeavingLocked()
 		}
@@ -173,46 +161,47 @@ func (g *grant) nextLent(b *borrower) (do func()) {
 		case <-b.back:
 		case <-wait.Done():
 		}
-		g.check()
 	}
 }
 
 // watch asks the server, in another session, whether the one that is lent has the lock. If so, it extends
 // the deadline, and releases holds. If it cannot ask, it leaves it at that.
-func (g *grant) watch(leaving []*departure) {
-	if now() >= g.watchAt {
-		g.watchAt = now().add(g.ttl() / 4)
+func (g *grant) watch(leaving []chan<- error) {
+	now := lease.Now()
+	if now >= g.watchAt {
+		g.watchAt = now + g.ttl()/4
 	}
-	ctx, cancel := context.WithTimeout(g.entry.db.closing, max(0, now().until(g.serverEnd())))
+	ctx, cancel := context.WithTimeout(g.entry.db.closing, g.serverEnd()-now)
 	defer cancel()
 	alive, held, err := g.askAbout(ctx)
 	switch {
 	case err != nil:
 		err = fmt.Errorf("%w: %w", fasteners.ErrLost, err)
 	case held:
-		g.extend(alive)
+		g.lease.Renew(alive, g.ttl())
 	default:
-		err = g.lose(errEnded)
+		g.lease.Lose(errEnded)
+		err = g.lease.Err()
 	}
-	for _, d := range leaving {
-		d.result <- err
+	for _, result := range leaving {
+		result <- err
 	}
 }
 
 // askAbout reports whether the session of the grant has the lock, and until when it was surely alive.
-func (g *grant) askAbout(ctx context.Context) (alive instant, held bool, err error) {
+func (g *grant) askAbout(ctx context.Context) (alive time.Duration, held bool, err error) {
 	db := g.entry.db
 	s, err := db.session(ctx, true)
 	if err != nil {
 		return 0, false, err
 	}
 	s.used = true
-	alive = now()
+	alive = lease.Now()
 	held, idle, err := s.watch(ctx, g.session, g.entry.key)
 	if err != nil {
 		s.close()
 		return 0, false, err
 	}
 	db.putIdle(s)
-	return alive.add(-idle), held, nil
+	return alive - idle, held, nil
 }

@@ -59,7 +59,7 @@ func (c *chaos) run(d time.Duration) {
 		p := pgtest.NewProxy(t, c.server.Addr)
 		c.proxies = append(c.proxies, p)
 		db := postgres.New(c.server.Config(p.Addr), postgres.WithTTL(ttl))
-		defer db.Close()
+		defer db.Close(background)
 		lock := postgres.NewReaderWriterLock(db, "chaos")
 		for j := range goroutines {
 			workers.Go(func() { c.work(i*goroutines+j, lock) })

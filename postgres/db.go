@@ -10,8 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A DB has the locks of one process in one database, and the connections that they use. A process should
-// have only one for each database: goroutines that use different ones do not share connections.
+// A DB has the locks of one process in one database, and the connections that
+// they use. A process should have only one for each database: goroutines that
+// use different ones do not share connections.
 //
 // It may be used by any number of goroutines.
 type DB struct {
@@ -29,8 +30,9 @@ type DB struct {
 	running sync.WaitGroup // of all goroutines that use a session
 }
 
-// New returns a DB. It does not connect: the configuration and the options are checked when a lock is
-// acquired. The configuration must have been made by [pgx.ParseConfig], and is copied.
+// New returns a DB. It does not connect: the configuration and the options are
+// checked when a lock is acquired. The configuration must have been made by
+// [pgx.ParseConfig], and is copied.
 func New(config *pgx.ConnConfig, opts ...Option) *DB {
 	db := &DB{options: newOptions(opts), entries: make(map[string]*entry)}
 	db.closing, db.close = context.WithCancel(context.Background())
@@ -50,7 +52,8 @@ func New(config *pgx.ConnConfig, opts ...Option) *DB {
 	return db
 }
 
-// newHandle returns what a lock of the DB consists of. If that is nil, nothing can be acquired.
+// newHandle returns what a lock of the DB consists of. If that is nil, nothing
+// can be acquired.
 func newHandle(db *DB, name string) lease.Handle[*hold] {
 	if db == nil {
 		return lease.Handle[*hold]{Name: name}
@@ -58,12 +61,14 @@ func newHandle(db *DB, name string) lease.Handle[*hold] {
 	return lease.Handle[*hold]{Engine: &db.engine, Name: name}
 }
 
-// Close closes all connections, and waits until that is done. Locks that are held are lost: first their
-// contexts are done, and then others can acquire them. Waits end with an error that wraps [ErrClosed].
+// Close closes all connections, and waits until that is done. Locks that are
+// held are lost: first their contexts are done, and then others can acquire
+// them. Waits end with an error that wraps [ErrClosed].
 //
-// If ctx is done before all connections are closed, such as one that a function of [InTx] still uses, Close
-// returns an error, and the others are closed without it. Whatever the error, the DB is closed. Closing it
-// again does nothing but wait.
+// If ctx is done before all connections are closed, such as one that a function
+// of [InTx] still uses, Close returns an error, and the others are closed
+// without it. Whatever the error, the DB is closed. Closing it again does
+// nothing but wait.
 func (db *DB) Close(ctx context.Context) error {
 	if ctx == nil {
 		return lease.PathError("close", "database", fmt.Errorf("nil context: %w", fs.ErrInvalid))

@@ -11,11 +11,13 @@ import (
 )
 
 var (
-	// ErrClosed is wrapped by the error returned when acquiring a lock of a [DB] that is closed.
+	// ErrClosed is wrapped by the error returned when acquiring a lock of a
+	// [DB] that is closed.
 	ErrClosed = errors.New("database handle is closed")
 
-	// ErrPooler is wrapped by the error returned when acquiring a lock through a connection pooler such as
-	// PgBouncer, which may give the session of the lock to another client: see [WithSessionPooler].
+	// ErrPooler is wrapped by the error returned when acquiring a lock through
+	// a connection pooler such as PgBouncer, which may give the session of the
+	// lock to another client: see [WithSessionPooler].
 	ErrPooler = errors.New("there is a connection pooler between here and the server")
 )
 
@@ -41,12 +43,14 @@ func hasCode(err error, codes ...string) bool {
 	return false
 }
 
-// isTransient reports whether an error may soon be over: the server cannot be reached, is being started or
-// shut down, has too many connections, or has ended the session.
+// isTransient reports whether an error may soon be over: the server cannot be
+// reached, is being started or shut down, has too many connections, or has
+// ended the session.
 func isTransient(err error) bool {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		return hasCode(err, "53300", "57P01", "57P02", "57P03", "57P05") || strings.HasPrefix(pg.Code, "08")
+		return hasCode(err, "53300", "57P01", "57P02", "57P03", "57P05") ||
+			strings.HasPrefix(pg.Code, "08")
 	}
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
@@ -54,5 +58,6 @@ func isTransient(err error) bool {
 	}
 	var op *net.OpError // a TLS alert is one, too
 	return errors.As(err, &op) && !strings.HasSuffix(op.Op, " error") ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, context.DeadlineExceeded)
 }

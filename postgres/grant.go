@@ -9,10 +9,11 @@ import (
 	"github.com/go-fasteners/fasteners/lease"
 )
 
-// A grant is a lock that the server has granted to a session, for one writer or for several readers.
+// A grant is a lock that the server has granted to a session, for one writer or
+// for several readers.
 //
-// It is a lease: the server ends the session, and so releases the lock, when it has heard nothing for the
-// TTL. So this process sends signs of life.
+// It is a lease: the server ends the session, and so releases the lock, when it
+// has heard nothing for the TTL. So this process sends signs of life.
 //
 // One goroutine keeps the grant, and uses the session unless that is lent.
 type grant struct {
@@ -22,7 +23,8 @@ type grant struct {
 	token   int64
 	lease   *lease.Lease
 
-	// On the clock of lease.Now; only the goroutine that keeps the grant uses these.
+	// On the clock of lease.Now; only the goroutine that keeps the grant uses
+	// these.
 	readAt  time.Duration // the end of the connection is noticed from then on
 	checkAt time.Duration // if another session waits, the server is asked then whether it still does
 	watchAt time.Duration // while the session is lent, the server is asked about it then
@@ -39,18 +41,22 @@ type grant struct {
 }
 
 const (
-	// Readers of one process that overlap could keep the writers of others waiting forever. So after this
-	// time a new one becomes a holder only if the server says that nobody waits.
+	// Readers of one process that overlap could keep the writers of others
+	// waiting forever. So after this time a new one becomes a holder only if
+	// the server says that nobody waits.
 	joinTime = 50 * time.Millisecond
 
-	// If somebody waits, the readers that wait for that ask again, as it may have given up.
+	// If somebody waits, the readers that wait for that ask again, as it may
+	// have given up.
 	checkInterval = time.Second
 
-	// Most holds are short. Interrupting a read takes longer than waiting for so long before it.
+	// Most holds are short. Interrupting a read takes longer than waiting for
+	// so long before it.
 	readAfter = time.Millisecond
 )
 
-// newGrant returns the grant of a lock that the server has granted in its answer to what was sent then.
+// newGrant returns the grant of a lock that the server has granted in its
+// answer to what was sent then.
 func newGrant(e *entry, s *session, m lease.Mode, token int64, sent time.Duration) *grant {
 	o, now := &e.db.options, lease.Now()
 	return &grant{
@@ -61,15 +67,16 @@ func newGrant(e *entry, s *session, m lease.Mode, token int64, sent time.Duratio
 
 func (g *grant) ttl() time.Duration { return g.entry.db.options.ttl }
 
-// serverEnd is when the server has ended the session, unless it has heard a later sign of life than was
-// answered.
+// serverEnd is when the server has ended the session, unless it has heard a
+// later sign of life than was answered.
 func (g *grant) serverEnd() time.Duration { return g.lease.Deadline() + g.entry.db.options.margin }
 
 // signAt is a quarter of the TTL after the last sign of life that was answered.
 func (g *grant) signAt() time.Duration { return g.serverEnd() - g.ttl()*3/4 }
 
-// keep serves the holders until the last one has released the lock, or the lock is lost and the server has
-// ended the session. It reports whether the lock is lost. Then another goroutine serves the queue.
+// keep serves the holders until the last one has released the lock, or the lock
+// is lost and the server has ended the session. It reports whether the lock is
+// lost. Then another goroutine serves the queue.
 func (g *grant) keep() (lost bool) {
 	noted := make(chan struct{})
 	stop := context.AfterFunc(g.lease.Context(), func() {
@@ -87,7 +94,8 @@ func (g *grant) keep() (lost bool) {
 	return true
 }
 
-// next decides what is to be done next, without DB.mu. It returns nil if the grant is over.
+// next decides what is to be done next, without DB.mu. It returns nil if the
+// grant is over.
 func (g *grant) next() (do func()) {
 	db := g.entry.db
 	db.mu.Lock()
@@ -95,7 +103,8 @@ func (g *grant) next() (do func()) {
 	g.interruptLocked() // frees the context of the last wait
 	lost, wakeAt := g.lease.Err() != nil, g.signAt()
 	head := g.entry.headLocked()
-	reader := g.mode == lease.Shared && head != nil && head.mode == lease.Shared // it may share the lock
+	// The first waiter may share the lock with its holders.
+	reader := g.mode == lease.Shared && head != nil && head.mode == lease.Shared
 	switch now := lease.Now(); {
 	case g.over:
 		g.failBorrowersLocked()
@@ -115,7 +124,8 @@ func (g *grant) next() (do func()) {
 		g.borrowers = g.borrowers[1:]
 		return func() { g.lend(b) }
 	case lost:
-		// The session is not closed before the server ends it: the margin is for the holders.
+		// The session is not closed before the server ends it: the margin is
+		// for the holders.
 		wakeAt = g.serverEnd()
 	case reader:
 		wakeAt = min(wakeAt, g.checkAt)
@@ -124,22 +134,26 @@ func (g *grant) next() (do func()) {
 	return func() { g.wait(wait) }
 }
 
-// interruptibleLocked returns the context of a wait of the goroutine that keeps the grant.
-func (g *grant) interruptibleLocked(parent context.Context, end time.Duration) (wait context.Context) {
-	wait, g.interrupt = context.WithTimeout(parent, end-lease.Now())
+// interruptibleLocked returns the context of a wait of the goroutine that keeps
+// the grant.
+func (g *grant) interruptibleLocked(parent context.Context, end time.Duration) context.Context {
+	wait, cancel := context.WithTimeout(parent, end-lease.Now())
+	g.interrupt = cancel
 	return wait
 }
 
-// interruptLocked makes the goroutine that keeps the grant decide anew what is to be done.
+// interruptLocked makes the goroutine that keeps the grant decide anew what is
+// to be done.
 func (g *grant) interruptLocked() {
 	if g.interrupt != nil {
 		g.interrupt()
 	}
 }
 
-// call calls fn, which sends a statement in the session: a sign of life, if it is answered. An error closes
-// the session, and call returns that the lock is lost. Before the server has ended the session, fn is not
-// interrupted: that would close it.
+// call calls fn, which sends a statement in the session: a sign of life, if it
+// is answered. An error closes the session, and call returns that the lock is
+// lost. Before the server has ended the session, fn is not interrupted: that
+// would close it.
 func (g *grant) call(fn func(context.Context) error) error {
 	sent := lease.Now()
 	ctx, cancel := context.WithTimeout(g.entry.db.closing, g.serverEnd()-sent)
@@ -153,8 +167,9 @@ func (g *grant) call(fn func(context.Context) error) error {
 	return nil
 }
 
-// depart releases holds, and with the last one the lock. Each release waits for an answer of the
-// server, which proves that the session has had the lock until then.
+// depart releases holds, and with the last one the lock. Each release waits for
+// an answer of the server, which proves that the session has had the lock until
+// then.
 func (g *grant) depart() {
 	mu := &g.entry.db.mu
 	mu.Lock()
@@ -182,7 +197,8 @@ func (g *grant) depart() {
 	}
 }
 
-// takeLeavingLocked returns the results of the holders that are being released, which are none any more.
+// takeLeavingLocked returns the results of the holders that are being released,
+// which are none any more.
 func (g *grant) takeLeavingLocked() []chan<- error {
 	leaving := g.leaving
 	g.holders -= len(leaving)
@@ -202,7 +218,8 @@ func (g *grant) end() {
 	}
 }
 
-// admit makes the readers at the head of the queue holders, unless another session waits for the lock.
+// admit makes the readers at the head of the queue holders, unless another
+// session waits for the lock.
 func (g *grant) admit() {
 	e := g.entry
 	asks, waits := lease.Now() >= g.joinUntil, false
@@ -256,8 +273,8 @@ func (g *grant) noteLoss() {
 	}
 }
 
-// handOverLocked makes another goroutine serve the queue, since the lock is lost. The one that keeps the grant
-// only waits for the holders from now on.
+// handOverLocked makes another goroutine serve the queue, since the lock is
+// lost. The one that keeps the grant only waits for the holders from now on.
 func (g *grant) handOverLocked() {
 	if g.handed {
 		return

@@ -9,7 +9,8 @@ import (
 // maxIdle is how many sessions that no lock uses stay open.
 const maxIdle = 4
 
-// An idleSession is a session that no lock uses. The timer closes it before the server would.
+// An idleSession is a session that no lock uses. The timer closes it before the
+// server would.
 type idleSession struct {
 	session *session
 	timer   *time.Timer
@@ -38,7 +39,8 @@ func (db *DB) takeIdle() *session {
 	return nil
 }
 
-// putIdle keeps a session that holds no lock for later, or closes it. A nil session is ignored.
+// putIdle keeps a session that holds no lock for later, or closes it. A nil
+// session is ignored.
 func (db *DB) putIdle(s *session) {
 	db.mu.Lock()
 	surplus := db.putIdleLocked(s)
@@ -46,7 +48,8 @@ func (db *DB) putIdle(s *session) {
 	surplus.close()
 }
 
-// putIdleLocked keeps a session for later, or returns it if the caller has to close it.
+// putIdleLocked keeps a session for later, or returns it if the caller has to
+// close it.
 func (db *DB) putIdleLocked(s *session) (surplus *session) {
 	if s == nil || db.closed || len(db.idle) >= maxIdle || s.conn.IsClosed() {
 		return s
@@ -56,7 +59,8 @@ func (db *DB) putIdleLocked(s *session) (surplus *session) {
 	return nil
 }
 
-// closeIdle closes a session that has been idle for long enough. If its timer was stopped, it is not called.
+// closeIdle closes a session that has been idle for long enough. If its timer
+// was stopped, it is not called.
 func (db *DB) closeIdle(s *session) {
 	db.mu.Lock()
 	db.idle = slices.DeleteFunc(db.idle, func(i idleSession) bool { return i.session == s })

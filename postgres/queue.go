@@ -8,21 +8,25 @@ import (
 	"github.com/go-fasteners/fasteners/lease"
 )
 
-// An entry is a lock that goroutines of this process hold or wait for. These wait in a queue, in order of
-// arrival. One goroutine serves the queue: it waits for the lock in the queue of the server, on one
-// connection, in the mode of the first waiter, and keeps its place there when that gives up and the next one
-// wants the same.
+// An entry is a lock that goroutines of this process hold or wait for. These
+// wait in a queue, in order of arrival. One goroutine serves the queue: it
+// waits for the lock in the queue of the server, on one connection, in the mode
+// of the first waiter, and keeps its place there when that gives up and the
+// next one wants the same.
 //
-// When a goroutine releases the lock, the server hands it on: to another process if one waits, and
-// otherwise to this one, which has asked for it again, for its next waiter. So processes take turns,
-// whatever the number of their goroutines.
+// When a goroutine releases the lock, the server hands it on: to another
+// process if one waits, and otherwise to this one, which has asked for it
+// again, for its next waiter. So processes take turns, whatever the number of
+// their goroutines.
 //
-// DB.mu protects an entry. Every name that ends in Locked is of a function whose caller holds it.
+// DB.mu protects an entry. Every name that ends in Locked is of a function
+// whose caller holds it.
 //
-// The table of lock files is not used here. Its descriptors do not end by themselves,
-// while a session can be lost with all its holds. It hands a lock on without asking anybody, while here
-// each grant needs a token of its own. And its goroutines wait in turn, while one that gives up here
-// would cost the process its place in the queue of the server.
+// The table of lock files is not used here. Its descriptors do not end by
+// themselves, while a session can be lost with all its holds. It hands a lock
+// on without asking anybody, while here each grant needs a token of its own.
+// And its goroutines wait in turn, while one that gives up here would cost the
+// process its place in the queue of the server.
 type entry struct {
 	db      *DB
 	name    string
@@ -33,8 +37,9 @@ type entry struct {
 	grant   *grant    // what the server has granted, or nil if it has not, or it is lost
 	trouble error     // why the server could not be asked, or nil
 
-	// stop makes the goroutine that serves the queue give up its wait, which is for a lock in mode asked. It
-	// is nil if there is no such wait. While asking, the server has been asked, and has not answered.
+	// stop makes the goroutine that serves the queue give up its wait, which is
+	// for a lock in mode asked. It is nil if there is no such wait. While
+	// asking, the server has been asked, and has not answered.
 	stop   context.CancelFunc
 	asked  lease.Mode
 	asking bool
@@ -47,7 +52,8 @@ type waiter struct {
 	mode    lease.Mode
 	try     bool // it waits only until it is known whether the lock is free
 
-	// resolved is closed when the wait is over. Then the waiter has a hold or an error.
+	// resolved is closed when the wait is over. Then the waiter has a hold or
+	// an error.
 	resolved chan struct{}
 	hold     *hold
 	err      error
@@ -109,7 +115,8 @@ func (db *DB) enter(name string, m lease.Mode, try bool) *waiter {
 	return w
 }
 
-// grantLocked returns the grant of those that hold the lock, or nil if nobody does, or it is lost.
+// grantLocked returns the grant of those that hold the lock, or nil if nobody
+// does, or it is lost.
 func (e *entry) grantLocked() *grant {
 	if g := e.grant; g != nil && g.lease.Err() != nil {
 		g.handOverLocked()
@@ -137,7 +144,8 @@ func (e *entry) removeLocked(w *waiter) {
 	}
 }
 
-// resolveLocked ends the wait of w, which is not in the queue, with a grant or an error.
+// resolveLocked ends the wait of w, which is not in the queue, with a grant or
+// an error.
 func (w *waiter) resolveLocked(g *grant, err error) {
 	w.err = err
 	if err == nil {
@@ -147,9 +155,10 @@ func (w *waiter) resolveLocked(g *grant, err error) {
 	close(w.resolved)
 }
 
-// leave ends the wait of w for a goroutine that gives up. What it was granted at the last moment it gives back.
-// It reports whether somebody else has held the lock, as far as is known, and otherwise why the server could
-// not be asked, or nil.
+// leave ends the wait of w for a goroutine that gives up. What it was granted
+// at the last moment it gives back. It reports whether somebody else has held
+// the lock, as far as is known, and otherwise why the server could not be
+// asked, or nil.
 func (w *waiter) leave() (held bool, trouble error) {
 	e := w.entry
 	e.db.mu.Lock()
@@ -174,8 +183,8 @@ func (w *waiter) leave() (held bool, trouble error) {
 	return held, trouble
 }
 
-// admitLocked makes the first waiter a holder, and if it is a reader, all those behind it up to the next
-// writer.
+// admitLocked makes the first waiter a holder, and if it is a reader, all those
+// behind it up to the next writer.
 func (e *entry) admitLocked(g *grant) {
 	for w := e.headLocked(); w != nil && w.mode == g.mode; w = e.headLocked() {
 		e.removeLocked(w)

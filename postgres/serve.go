@@ -8,14 +8,16 @@ import (
 	"github.com/go-fasteners/fasteners/lease"
 )
 
-// The intervals between attempts to reach the server double from the first to the last.
+// The intervals between attempts to reach the server double from the first to
+// the last.
 const (
 	minRetry = 50 * time.Millisecond
 	maxRetry = time.Second
 )
 
-// serve acquires the lock from the server for one waiter after the other, until none is left, or the lock is
-// lost: then another goroutine serves those that still wait.
+// serve acquires the lock from the server for one waiter after the other, until
+// none is left, or the lock is lost: then another goroutine serves those that
+// still wait.
 func (e *entry) serve() {
 	var s *session // or nil
 	for retry := minRetry; ; {
@@ -59,8 +61,9 @@ func (e *entry) serve() {
 	}
 }
 
-// next returns the first waiter, and a context for its wait. If there is none, the goroutine must end, and next
-// keeps the session for later, or returns it if it has to be closed.
+// next returns the first waiter, and a context for its wait. If there is none,
+// the goroutine must end, and next keeps the session for later, or returns it
+// if it has to be closed.
 func (e *entry) next(s *session) (ctx context.Context, first *waiter, rest *session) {
 	e.db.mu.Lock()
 	defer e.db.mu.Unlock()
@@ -97,7 +100,8 @@ func (e *entry) ask(ctx context.Context, s *session, m lease.Mode, try bool) (*g
 	e.stop = nil
 	s.used = true
 	g := newGrant(e, s, m, token, sent)
-	// Otherwise nobody wants the lock in this mode any more, or it came too late.
+	// A grant that came too late, or that nobody wants any more, has no holders
+	// and is released.
 	if w := e.headLocked(); w != nil && w.mode == m && g.lastsLocked() {
 		e.grant = g
 		e.admitLocked(g)
@@ -106,7 +110,8 @@ func (e *entry) ask(ctx context.Context, s *session, m lease.Mode, try bool) (*g
 	return g, nil
 }
 
-// fail ends the waits of those that an error of the server concerns. If that may soon be over, the others wait.
+// fail ends the waits of those that an error of the server concerns. If that
+// may soon be over, the others wait.
 func (e *entry) fail(err error) {
 	e.db.mu.Lock()
 	defer e.db.mu.Unlock()

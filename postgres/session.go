@@ -18,8 +18,8 @@ import (
 
 // A session is a connection to the server. One goroutine at a time uses it.
 //
-// After an error the server may have granted a lock to the session all the same. So a session is closed after
-// any error.
+// After an error the server may have granted a lock to the session all the
+// same. So a session is closed after any error.
 type session struct {
 	db    *DB
 	conn  *pgx.Conn
@@ -37,15 +37,16 @@ func suffix(m lease.Mode) string {
 	return ""
 }
 
-// Key returns the key of the advisory lock on a name, for pg_advisory_lock(bigint): the first eight bytes of
-// the SHA-256 hash of the name, as a big-endian number.
+// Key returns the key of the advisory lock on a name, for
+// pg_advisory_lock(bigint): the first eight bytes of the SHA-256 hash of the
+// name, as a big-endian number.
 func Key(name string) int64 {
 	sum := sha256.Sum256([]byte(name))
 	return int64(binary.BigEndian.Uint64(sum[:]))
 }
 
-// setKeepAlive makes the kernel notice soon that the server cannot be reached. Nothing else does while a
-// session waits for a lock.
+// setKeepAlive makes the kernel notice soon that the server cannot be reached.
+// Nothing else does while a session waits for a lock.
 func setKeepAlive(c *pgconn.Config, ttl time.Duration) {
 	dial := c.DialFunc
 	if dial == nil {
@@ -55,20 +56,24 @@ func setKeepAlive(c *pgconn.Config, ttl time.Duration) {
 	c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		if tcp, ok := conn.(*net.TCPConn); ok && err == nil {
-			err = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: interval, Interval: interval, Count: 3})
+			err = tcp.SetKeepAliveConfig(net.KeepAliveConfig{
+				Enable: true, Idle: interval, Interval: interval, Count: 3,
+			})
 		}
 		return conn, err
 	}
 }
 
-// connectTimeout bounds an attempt to open a session. There will be another one.
+// connectTimeout bounds an attempt to open a session. There will be another
+// one.
 const connectTimeout = 10 * time.Second
 
 // once makes a statement take a single round trip: it is not prepared first.
 const once = pgx.QueryExecModeExec
 
-// connect opens a session. It waits until no holder from before the start of the server can take itself for
-// one. With try it returns lease.ErrBusy instead.
+// connect opens a session. It waits until no holder from before the start of
+// the server can take itself for one. With try it returns lease.ErrBusy
+// instead.
 func (db *DB) connect(ctx context.Context, try bool) (*session, error) {
 	attempt, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
@@ -96,11 +101,12 @@ func (db *DB) connect(ctx context.Context, try bool) (*session, error) {
 	return s, nil
 }
 
-// inspect makes sure that the server's locks can be relied on. It returns for how long there may still be
-// holders from before the server's start.
+// inspect makes sure that the server's locks can be relied on. It returns for
+// how long there may still be holders from before the server's start.
 //
-// When one of its processes crashes, the server ends all sessions and starts anew, and all locks are
-// free, but pg_postmaster_start_time does not change. The statistics are then reset.
+// When one of its processes crashes, the server ends all sessions and starts
+// anew, and all locks are free, but pg_postmaster_start_time does not change.
+// The statistics are then reset.
 func (s *session) inspect(ctx context.Context) (wait time.Duration, err error) {
 	var version int
 	var recovery bool
@@ -117,19 +123,22 @@ func (s *session) inspect(ctx context.Context) (wait time.Duration, err error) {
 	case s.pid != s.conn.PgConn().PID() && !s.db.options.pooler:
 		return 0, ErrPooler
 	case version < 14_00_00:
-		return 0, fmt.Errorf("PostgreSQL %d is too old, 14 is needed: %w", version/10000, errors.ErrUnsupported)
+		return 0, fmt.Errorf("PostgreSQL %d is too old, 14 is needed: %w",
+			version/10000, errors.ErrUnsupported)
 	case recovery:
-		return 0, fmt.Errorf("the server is a standby, whose locks exclude nobody elsewhere: %w", errors.ErrUnsupported)
+		return 0, fmt.Errorf("the server is a standby, whose locks exclude nobody elsewhere: %w",
+			errors.ErrUnsupported)
 	}
 	return s.db.options.ttl - time.Duration(up*float64(time.Second)), nil
 }
 
-// prepare makes the server end the session, and so release its lock, when it has heard nothing for the TTL,
-// and not before:
+// prepare makes the server end the session, and so release its lock, when it
+// has heard nothing for the TTL, and not before:
 //
-//   - The server measures the time from when it has sent an answer and waits for the next statement. That is
-//     later than when this process has sent the statement that was answered. Within a transaction another
-//     setting applies.
+//   - The server measures the time from when it has sent an answer and waits
+//     for the next statement. That is later than when this process has sent the
+//     statement that was answered. Within a transaction another setting
+//     applies.
 //   - TCP must not give up earlier on a peer that does not answer.
 //
 // A sequence is reliable after a crash only if a commit waits for the disk.
@@ -150,7 +159,8 @@ func (s *session) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// So the server notices that the process of a waiter has exited. Not every system can tell.
+	// So the server notices that the process of a waiter has exited. Not every
+	// system can tell.
 	_, err = s.conn.Exec(ctx, `SELECT set_config('client_connection_check_interval', $1, false)`, once,
 		milliseconds(min(ttl/4, time.Second)))
 	if err != nil && !hasCode(err, "22023") {
@@ -167,13 +177,14 @@ func (s *session) prepare(ctx context.Context) error {
 
 func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
-// prepareSequence creates the sequence if it does not exist, and makes sure that its values are in order.
+// prepareSequence creates the sequence if it does not exist, and makes sure
+// that its values are in order.
 func (s *session) prepareSequence(ctx context.Context) error {
 	name := s.db.options.sequence
 	for created := false; ; created = true {
 		var ordered bool
-		err := s.conn.QueryRow(ctx, `SELECT seqincrement > 0 AND seqcache = 1 AND NOT seqcycle FROM pg_sequence
-			WHERE seqrelid = to_regclass($1)`, once, name).Scan(&ordered)
+		err := s.conn.QueryRow(ctx, `SELECT seqincrement > 0 AND seqcache = 1 AND NOT seqcycle
+			FROM pg_sequence WHERE seqrelid = to_regclass($1)`, once, name).Scan(&ordered)
 		switch {
 		case err == nil && !ordered:
 			return errors.New("it must ascend, not cycle, and not cache values")
@@ -181,18 +192,21 @@ func (s *session) prepareSequence(ctx context.Context) error {
 			return err
 		}
 		// Of two sessions that create it at the same time, one can fail.
-		if _, err := s.conn.Exec(ctx, `CREATE SEQUENCE IF NOT EXISTS `+name); err != nil && !hasCode(err, "23505", "42P07") {
+		_, err = s.conn.Exec(ctx, `CREATE SEQUENCE IF NOT EXISTS `+name)
+		if err != nil && !hasCode(err, "23505", "42P07") {
 			return err
 		}
 	}
 }
 
-// lock acquires the lock, and waits for it in the queue of the server. With try it returns lease.ErrBusy instead of
-// waiting. It returns the token, or 0, and a time after which the server hears nothing from the session.
+// lock acquires the lock, and waits for it in the queue of the server. With try
+// it returns lease.ErrBusy instead of waiting. It returns the token, or 0, and
+// a time after which the server hears nothing from the session.
 //
-// Each statement takes the lock first, and then the token: a row of a materialized query is there before what
-// is computed of it.
-func (s *session) lock(ctx context.Context, key int64, m lease.Mode, try bool) (token int64, sent time.Duration, err error) {
+// Each statement takes the lock first, and then the token: a row of a
+// materialized query is there before what is computed of it.
+func (s *session) lock(ctx context.Context, key int64, m lease.Mode, try bool,
+) (token int64, sent time.Duration, err error) {
 	sent = lease.Now()
 	locked, sql := true, ``
 	if try {
@@ -209,8 +223,8 @@ func (s *session) lock(ctx context.Context, key int64, m lease.Mode, try bool) (
 	if err == nil && !locked {
 		err = lease.ErrBusy
 	}
-	// After a wait, the session may have been idle for as long as this answer was on its way, or this process
-	// was stopped.
+	// After a wait, the session may have been idle for as long as this answer
+	// was on its way, or this process was stopped.
 	if err == nil && lease.Now()-sent > s.db.options.ttl/4 {
 		sent = lease.Now()
 		err = s.signOfLife(ctx)
@@ -218,13 +232,15 @@ func (s *session) lock(ctx context.Context, key int64, m lease.Mode, try bool) (
 	return token, sent, err
 }
 
-// signOfLife tells the server that this process is alive. If it returns nil, the session has all its locks.
+// signOfLife tells the server that this process is alive. If it returns nil,
+// the session has all its locks.
 func (s *session) signOfLife(ctx context.Context) error {
 	_, err := s.conn.Exec(ctx, `SELECT 1`)
 	return err
 }
 
-// unlock releases the lock. If it returns nil, the session has had the lock until now.
+// unlock releases the lock. If it returns nil, the session has had the lock
+// until now.
 func (s *session) unlock(ctx context.Context, key int64, m lease.Mode) error {
 	var ok bool
 	err := s.conn.QueryRow(ctx, `SELECT pg_advisory_unlock`+suffix(m)+`($1)`, key).Scan(&ok)
@@ -241,8 +257,10 @@ func (s *session) contended(ctx context.Context, key int64) (waits bool, err err
 	return waits, err
 }
 
-// watch reports whether another session has the lock, and for how long it has been idle.
-func (s *session) watch(ctx context.Context, other *session, key int64) (held bool, idle time.Duration, err error) {
+// watch reports whether another session has the lock, and for how long it has
+// been idle.
+func (s *session) watch(ctx context.Context, other *session, key int64,
+) (held bool, idle time.Duration, err error) {
 	var seconds *float64
 	err = s.conn.QueryRow(ctx, `SELECT
 			EXISTS (SELECT FROM pg_locks AS l WHERE l.granted AND l.pid = a.pid AND `+isLock+`),
@@ -261,7 +279,8 @@ func (s *session) watch(ctx context.Context, other *session, key int64) (held bo
 	return held, idle, err
 }
 
-// isLock is a condition for the rows of pg_locks. Both parameters are halves of the key.
+// isLock is a condition for the rows of pg_locks. Both parameters are halves of
+// the key.
 const isLock = `locktype = 'advisory' AND objsubid = 1 AND classid::bigint = $1 AND objid::bigint = $2
 	AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 

@@ -13,28 +13,33 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// InTx calls fn in a transaction of the session that holds the lock whose hold ctx is the context of: the
-// context of the function that [fasteners.WithLock] calls, or one derived from it. If fn returns nil, InTx
-// commits the transaction, and otherwise rolls it back and returns the error of fn. If fn panics, the
-// transaction is rolled back.
+// InTx calls fn in a transaction of the session that holds the lock whose hold
+// ctx is the context of: the context of the function that [fasteners.WithLock]
+// calls, or one derived from it. If fn returns nil, InTx commits the
+// transaction, and otherwise rolls it back and returns the error of fn. If fn
+// panics, the transaction is rolled back.
 //
-// The transaction can be committed only as long as the server holds the lock for the session. So what it
-// writes was written under the lock, whatever has happened to this process or to the network. If InTx returns
-// an error of the commit, it is not known whether that was done.
+// The transaction can be committed only as long as the server holds the lock
+// for the session. So what it writes was written under the lock, whatever has
+// happened to this process or to the network. If InTx returns an error of the
+// commit, it is not known whether that was done.
 //
-// The lock stays held while a statement runs, however long that takes, and if its context ends. Between
-// two statements, fn must not take longer than the TTL: the server would end the session. Several calls
-// of InTx in one session take turns, as those of readers of one process do; so one within fn would wait
-// until its context is done.
+// The lock stays held while a statement runs, however long that takes, and if
+// its context ends. Between two statements, fn must not take longer than the
+// TTL: the server would end the session. Several calls of InTx in one session
+// take turns, as those of readers of one process do; so one within fn would
+// wait until its context is done.
 //
-// What fn sets in the session stays set for later holds. It must not change the timeouts of the session, or
-// release its advisory locks, as DISCARD ALL does: use SET LOCAL.
+// What fn sets in the session stays set for later holds. It must not change the
+// timeouts of the session, or release its advisory locks, as DISCARD ALL does:
+// use SET LOCAL.
 //
-// The error wraps [fasteners.ErrNotAcquired] if ctx is not the context of a hold, or that is released, and
-// [fasteners.ErrLost] if the lock is lost.
+// The error wraps [fasteners.ErrNotAcquired] if ctx is not the context of a
+// hold, or that is released, and [fasteners.ErrLost] if the lock is lost.
 func InTx(ctx context.Context, fn func(pgx.Tx) error) error {
 	if ctx == nil || fn == nil {
-		return lease.PathError("transaction", "database", fmt.Errorf("nil context or function: %w", fs.ErrInvalid))
+		err := fmt.Errorf("nil context or function: %w", fs.ErrInvalid)
+		return lease.PathError("transaction", "database", err)
 	}
 	h, ok := lease.HoldOf[*hold](ctx)
 	if !ok {
@@ -46,14 +51,15 @@ func InTx(ctx context.Context, fn func(pgx.Tx) error) error {
 		return lease.PathError("transaction", name, err)
 	}
 	defer close(b.back)
-	// This does what pgx.BeginFunc does, but rolls back even if ctx is done: otherwise pgx closes the
-	// connection.
+	// This does what pgx.BeginFunc does, but rolls back even if ctx is done:
+	// otherwise pgx closes the connection.
 	s := h.grant.session
 	tx, err := s.conn.Begin(ctx)
 	if err != nil {
 		return lease.PathError("transaction", name, err)
 	}
-	// Deferred, since fn may panic or call runtime.Goexit. After a commit this does nothing.
+	// Deferred, since fn may panic or call runtime.Goexit. After a commit this
+	// does nothing.
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), s.db.options.ttl)
 		defer cancel()
@@ -69,7 +75,8 @@ func InTx(ctx context.Context, fn func(pgx.Tx) error) error {
 	return lease.PathError("transaction", name, tx.Commit(ctx))
 }
 
-// A borrower is a goroutine that wants the session of a grant for a transaction.
+// A borrower is a goroutine that wants the session of a grant for a
+// transaction.
 type borrower struct {
 	lent chan struct{} // closed when it may use the session, or cannot any more: then err is set
 	err  error
@@ -108,7 +115,8 @@ func (h *hold) borrow(ctx context.Context) (*borrower, error) {
 	return nil, lease.ContextError(ctx)
 }
 
-// failBorrowersLocked ends the waits of those that want the session of a grant that is over.
+// failBorrowersLocked ends the waits of those that want the session of a grant
+// that is over.
 func (g *grant) failBorrowersLocked() {
 	for _, b := range g.borrowers {
 		b.err = cmp.Or(g.lease.Err(), fasteners.ErrNotAcquired)
@@ -117,8 +125,8 @@ func (g *grant) failBorrowersLocked() {
 	g.borrowers = nil
 }
 
-// lend lends the session to a borrower until that gives it back. Meanwhile another session asks the server about
-// this one.
+// lend lends the session to a borrower until that gives it back. Meanwhile
+// another session asks the server about this one.
 func (g *grant) lend(b *borrower) {
 	g.watchAt = g.signAt()
 	g.session.lent.Store(true)
@@ -133,8 +141,8 @@ func (g *grant) lend(b *borrower) {
 	}
 }
 
-// nextLent decides what is to be done next, without DB.mu, while the session is lent. It returns nil if the
-// borrower has given it back.
+// nextLent decides what is to be done next, without DB.mu, while the session is
+// lent. It returns nil if the borrower has given it back.
 func (g *grant) nextLent(b *borrower) (do func()) {
 	g.entry.db.mu.Lock()
 	defer g.entry.db.mu.Unlock()
@@ -164,8 +172,9 @@ func (g *grant) nextLent(b *borrower) (do func()) {
 	}
 }
 
-// watch asks the server, in another session, whether the one that is lent has the lock. If so, it extends
-// the deadline, and releases holds. If it cannot ask, it leaves it at that.
+// watch asks the server, in another session, whether the one that is lent has
+// the lock. If so, it extends the deadline, and releases holds. If it cannot
+// ask, it leaves it at that.
 func (g *grant) watch(leaving []chan<- error) {
 	now := lease.Now()
 	if now >= g.watchAt {
@@ -188,7 +197,8 @@ func (g *grant) watch(leaving []chan<- error) {
 	}
 }
 
-// askAbout reports whether the session of the grant has the lock, and until when it was surely alive.
+// askAbout reports whether the session of the grant has the lock, and until
+// when it was surely alive.
 func (g *grant) askAbout(ctx context.Context) (alive time.Duration, held bool, err error) {
 	db := g.entry.db
 	s, err := db.session(ctx, true)

@@ -21,10 +21,10 @@ func (s *Session) firstTry() time.Duration {
 	return min(max(s.options.ttl/6, 500*time.Millisecond), time.Second)
 }
 
-// call calls f, which sends one request, until there is an answer, ctx is done, or trying again would not
-// help. The context of each try has a deadline: a connection can be dead without a sign of it, and the
-// next try goes to another member. Each try may take twice as long as the last one, up to the TTL, since
-// a slow network or server is not a dead one.
+// call calls f, which sends one request, until there is an answer, ctx is done, or trying again
+// would not help. The context of each try has a deadline: a connection can be dead without a sign
+// of it, and the next try goes to another member. Each try may take twice as long as the last
+// one, up to the TTL, since a slow network or server is not a dead one.
 func (s *Session) call(ctx context.Context, f func(context.Context) error) error {
 	timeout, pause := s.firstTry(), minPause
 	for {
@@ -46,9 +46,10 @@ func (s *Session) call(ctx context.Context, f func(context.Context) error) error
 	}
 }
 
-// maxQuestions is the number of requests about queues that a session sends at a time. Each of them takes
-// etcd the longer the more keys are in the queue. If a thousand goroutines asked at once, most would have
-// no answer in time, and ask again, and etcd would have no time for the signs of life.
+// maxQuestions is the number of requests about queues that a session sends at a time. Each of
+// them takes etcd the longer the more keys are in the queue. If a thousand goroutines asked at
+// once, most would have no answer in time, and ask again, and etcd would have no time for the
+// signs of life.
 const maxQuestions = 16
 
 // ask is call for a request about a queue.

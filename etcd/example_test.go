@@ -11,7 +11,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// A store stands for a resource that refuses a write with a token below the greatest that it has seen.
+// A store stands for a resource that refuses a write with a token below the greatest that it has
+// seen.
 type store interface {
 	Write(ctx context.Context, token int64, data []byte) error
 }

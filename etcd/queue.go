@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/lease"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -16,45 +18,39 @@ import (
 //	<name>/q/w/<lease>-<number>   exclusive
 //	<name>/q/r/<lease>-<number>   shared
 //
-// Its order is that of the revisions at which the keys were created. An acquire has the lock once there
-// is no earlier key that it conflicts with: any for an exclusive one, an exclusive one for a shared one.
-// It waits only for the last one of these, its predecessor, so that a release wakes one waiter. That the
-// predecessor is gone need not mean that the lock is free: it can have given up while those before it
-// were still there. So the waiter looks again, and then it either has the lock or another predecessor.
+// Its order is that of the revisions at which the keys were created. An acquire has the lock once
+// there is no earlier key that it conflicts with: any for an exclusive one, an exclusive one for
+// a shared one. It waits only for the last one of these, its predecessor, so that a release wakes
+// one waiter. That the predecessor is gone need not mean that the lock is free: it can have given
+// up while those before it were still there. So the waiter looks again, and then it either has
+// the lock or another predecessor.
 const queuePath = "/q/"
 
-// A mode is the part of a key that tells what it excludes.
-type mode string
-
-const (
-	exclusive mode = "w/"
-	shared    mode = "r/"
-)
-
-func (m mode) String() string {
-	if m == shared {
-		return "shared"
+// keyPart is the part of a key that tells what it excludes.
+func keyPart(m lease.Mode) string {
+	if m == lease.Shared {
+		return "r/"
 	}
-	return "exclusive"
+	return "w/"
 }
 
 // conflicting returns the prefix of the keys that an acquire in this mode has to wait for.
-func (m mode) conflicting(name string) string {
-	if m == shared {
-		return name + queuePath + string(exclusive)
+func conflicting(name string, m lease.Mode) string {
+	if m == lease.Shared {
+		return name + queuePath + keyPart(lease.Exclusive)
 	}
 	return name + queuePath
 }
 
-// The number of a key is used again once the key is gone: etcd remembers the name of each key that was
-// deleted until its history is compacted, and with more of them in a queue each look takes longer. So a
-// key is known by its name and the revision at which it was created.
+// The number of a key is used again once the key is gone: etcd remembers the name of each key
+// that was deleted until its history is compacted, and with more of them in a queue each look
+// takes longer. So a key is known by its name and the revision at which it was created.
 
 // A place is one acquire's place in the queue.
 type place struct {
-	handle *handle
-	lease  *lease
-	mode   mode
+	lease  *sessionLease
+	name   string // of the lock
+	mode   lease.Mode
 	number uint64 // in the key
 	key    string
 	rev    int64 // at which the key was created, or 0 if it is not known to exist
@@ -71,84 +67,76 @@ type predecessor struct {
 	seen int64  // at which it was there
 }
 
-var (
-	errBusy    = errors.New("lock is held")
-	errRequeue = errors.New("place in the queue is gone")
-)
-
-func (h *handle) newPlace(l *lease, m mode) *place {
+func newPlace(l *sessionLease, name string, m lease.Mode) *place {
 	number := l.takeNumber()
-	key := h.name + queuePath + string(m) + fmt.Sprintf("%016x-%x", int64(l.id), number)
-	return &place{handle: h, lease: l, mode: m, number: number, key: key}
+	key := name + queuePath + keyPart(m) + fmt.Sprintf("%016x-%x", int64(l.id), number)
+	return &place{lease: l, name: name, mode: m, number: number, key: key}
 }
 
-// wait acquires the lock, or only tries to and returns errBusy. A waiter that loses its lease, or its
-// key, queues again at the end.
-func (h *handle) wait(ctx context.Context, m mode, try bool) (*hold, error) {
+// acquire acquires the lock of that name, for [lease.Engine]. A waiter that loses its lease, or
+// its key, queues again at the end.
+func (s *Session) acquire(ctx context.Context, name string, m lease.Mode, try bool) (*hold, error) {
+	if strings.Contains(name+"/", queuePath) { // its keys could be in the queue of another lock
+		return nil, fmt.Errorf(`"/q" in name: %w`, fs.ErrInvalid)
+	}
 	for {
-		if err := ctx.Err(); err != nil {
-			return nil, withCause(ctx, err)
-		}
-		l, err := h.session.currentLease(ctx)
+		l, err := s.currentLease(ctx)
 		if ctx.Err() != nil {
-			return nil, withCause(ctx, ctx.Err())
+			return nil, lease.ContextError(ctx)
 		}
 		if err != nil {
 			return nil, err
 		}
-		hold, err := h.waitWith(ctx, l, m, try)
+		hold, err := l.acquire(ctx, name, m, try)
 		if err != errRequeue {
 			return hold, err
 		}
 	}
 }
 
-// waitWith acquires the lock with that lease.
-func (h *handle) waitWith(ctx context.Context, l *lease, m mode, try bool) (*hold, error) {
+// acquire acquires the lock with that lease.
+func (l *sessionLease) acquire(ctx context.Context, name string, m lease.Mode, try bool) (*hold, error) {
 	both, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(l.ctx, cancel)()
+	defer context.AfterFunc(l.Context(), cancel)()
 
-	p := h.newPlace(l, m)
+	p := newPlace(l, name, m)
 	before, err := p.enter(both, try)
 	for err == nil && before.key != "" {
 		p.waited = true
-		h.session.waitDeleted(both, before)
+		l.session.waitDeleted(both, before)
 		before, err = p.look(both)
 	}
-	if err == nil {
-		hold := &hold{place: p}
-		if l.add(hold) {
-			return hold, nil
-		}
+	if err == nil && l.Err() == nil {
+		return &hold{Hold: lease.Hold{Lease: l.Lease, Token: p.rev}, place: p}, nil
 	}
 	p.leave()
 	switch {
 	case ctx.Err() != nil && p.waited:
-		return nil, &fasteners.HeldError{Err: withCause(ctx, ctx.Err())}
+		return nil, &fasteners.HeldError{Err: lease.ContextError(ctx)}
 	case ctx.Err() != nil:
-		return nil, withCause(ctx, ctx.Err())
+		return nil, lease.ContextError(ctx)
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
-		l.end(errLeaseGone)
+		l.Lose(errLeaseGone)
 		return nil, errRequeue
-	case l.err() != nil:
+	case l.Err() != nil:
 		return nil, errRequeue // if the session is closed, that is found out then
 	}
 	return nil, err
 }
 
-// enter creates the key, and returns the predecessor. It does both in one transaction, in the other
-// order. Since each acquire has a key of its own, the request can be repeated if there is no answer to
-// it.
+// enter creates the key, and returns the predecessor. It does both in one transaction, in the
+// other order. Since each acquire has a key of its own, the request can be repeated if there is
+// no answer to it.
 func (p *place) enter(ctx context.Context, try bool) (predecessor, error) {
 	for {
-		barrier := p.lease.barrier(p.handle.name)
+		barrier := p.lease.barrier(p.name)
 		conditions := []clientv3.Cmp{
 			clientv3.Compare(clientv3.CreateRevision(p.key), "=", 0),
 			clientv3.Compare(clientv3.ModRevision(p.barrierKey()), "=", barrier),
 		}
 		if try {
-			conflict := clientv3.CreateRevision(p.mode.conflicting(p.handle.name))
+			conflict := clientv3.CreateRevision(conflicting(p.name, p.mode))
 			conditions = append(conditions, clientv3.Compare(conflict, "=", 0).WithPrefix())
 		}
 		var resp *clientv3.TxnResponse
@@ -176,9 +164,9 @@ func (p *place) enter(ctx context.Context, try bool) (predecessor, error) {
 			current = keys[0].ModRevision
 		}
 		if current == barrier {
-			return predecessor{}, errBusy
+			return predecessor{}, lease.ErrBusy
 		}
-		p.lease.setBarrier(p.handle.name, current)
+		p.lease.setBarrier(p.name, current)
 	}
 }
 
@@ -201,13 +189,14 @@ func (p *place) look(ctx context.Context) (predecessor, error) {
 	return predecessorIn(resp), nil
 }
 
-// lookFor asks for the predecessor of a key that was created at rev, or is not there yet if rev is 0.
+// lookFor asks for the predecessor of a key that was created at rev, or is not there yet if rev
+// is 0.
 func (p *place) lookFor(rev int64) clientv3.Op {
 	opts := append(clientv3.WithLastCreate(), clientv3.WithKeysOnly())
 	if rev > 0 {
 		opts = append(opts, clientv3.WithMaxCreateRev(rev-1))
 	}
-	return clientv3.OpGet(p.mode.conflicting(p.handle.name), opts...)
+	return clientv3.OpGet(conflicting(p.name, p.mode), opts...)
 }
 
 // predecessorIn returns the predecessor in an answer to what begins with lookFor.
@@ -219,8 +208,8 @@ func predecessorIn(resp *clientv3.TxnResponse) predecessor {
 	return predecessor{key: string(keys[0].Key), rev: keys[0].CreateRevision, seen: resp.Header.Revision}
 }
 
-func (p *place) session() *Session  { return p.handle.session }
-func (p *place) barrierKey() string { return barrierKey(p.handle.name, p.lease.id) }
+func (p *place) session() *Session  { return p.lease.session }
+func (p *place) barrierKey() string { return barrierKey(p.name, p.lease.id) }
 
 // leave deletes the key in the background, if there is one or can be one.
 func (p *place) leave() {
@@ -229,16 +218,4 @@ func (p *place) leave() {
 	} else {
 		p.lease.putBack(p.number)
 	}
-}
-
-// validateName returns what is wrong with the name of a lock. Keys of locks with other names never are in
-// a queue: that of "a" has the prefix "a/q/".
-func validateName(name string) string {
-	switch {
-	case name == "":
-		return "empty name"
-	case strings.Contains(name+"/", queuePath):
-		return `"/q" in name`
-	}
-	return ""
 }

@@ -5,30 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/lease"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// ErrClosed is wrapped by the error returned when acquiring a lock of a session that was closed.
-var ErrClosed = errors.New("session is closed")
-
-// errLostByClose is why the locks are lost that were held when their session was closed.
-var errLostByClose = fmt.Errorf("%w: %w", fasteners.ErrLost, ErrClosed)
-
-// A Session keeps one lease of etcd alive, for all locks that are made from it. One session for a process
-// is enough, whatever the number of its locks and goroutines: they exclude each other as processes do.
+// A Session keeps one lease of etcd alive, for all locks that are made from it. One session for a
+// process is enough, whatever the number of its locks and goroutines: they exclude each other as
+// processes do.
 //
-// It takes the lease when the first lock is acquired, and keeps it until Close. If it loses the lease,
-// all locks that are held at that time are lost, and the next acquire takes a new lease.
+// It takes the lease when the first lock is acquired, and keeps it until Close. If it loses the
+// lease, all locks that are held at that time are lost, and the next acquire takes a new lease.
 type Session struct {
 	client  *clientv3.Client
 	options options
+	engine  lease.Engine[*hold]
 
 	questions chan struct{} // has an element for each that is sent
 	stream    atomic.Pointer[stream]
@@ -39,28 +34,46 @@ type Session struct {
 	background sync.WaitGroup
 
 	mu       sync.Mutex
-	lease    *lease        // the last one, or nil
+	lease    *sessionLease // the last one, or nil
 	granting chan struct{} // closed when the grant ends that is in progress; or nil
 	closed   bool
 }
 
-// NewSession returns a session that uses client, which remains the caller's to close, after the session.
-// It sends nothing: the options are checked, and the lease is granted, when a lock is acquired.
+// NewSession returns a session that uses client, which remains the caller's to close, after the
+// session. It sends nothing: the options are checked, and the lease is granted, when a lock is
+// acquired.
 func NewSession(client *clientv3.Client, opts ...Option) *Session {
 	s := &Session{client: client, options: newOptions(opts), questions: make(chan struct{}, maxQuestions)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.engine = lease.Engine[*hold]{
+		Acquire: s.acquire,
+		Timeout: s.options.timeout,
+		Logger:  s.options.logger,
+		Invalid: s.options.invalid,
+	}
+	if client == nil {
+		s.engine.Invalid = fmt.Errorf("nil client: %w", fs.ErrInvalid)
+	}
 	return s
 }
 
-// Close revokes the lease. Locks that are held are lost: first their contexts are done, and then others
-// can acquire them. Waits end with an error that wraps [ErrClosed].
+// newHandle returns the handle of a lock of the session, which can be nil.
+func newHandle(s *Session, name string) lease.Handle[*hold] {
+	if s == nil {
+		return lease.Handle[*hold]{Name: name}
+	}
+	return lease.Handle[*hold]{Engine: &s.engine, Name: name}
+}
+
+// Close revokes the lease. Locks that are held are lost: first their contexts are done, and then
+// others can acquire them. Waits end with an error that wraps [ErrClosed].
 //
-// If etcd does not answer before ctx is done, Close returns an error, and etcd keeps the locks until the
-// TTL is over. Whatever the error, the session is closed, and nothing of it runs any more. Closing it
-// again does nothing.
+// If etcd does not answer before ctx is done, Close returns an error, and etcd keeps the locks
+// until the TTL is over. Whatever the error, the session is closed, and nothing of it runs any
+// more. Closing it again does nothing.
 func (s *Session) Close(ctx context.Context) error {
 	if ctx == nil {
-		return &fs.PathError{Op: "close", Path: "session", Err: fmt.Errorf("nil context: %w", fs.ErrInvalid)}
+		return lease.PathError("close", "session", fmt.Errorf("nil context: %w", fs.ErrInvalid))
 	}
 	s.mu.Lock()
 	l, again := s.lease, s.closed
@@ -68,15 +81,12 @@ func (s *Session) Close(ctx context.Context) error {
 	s.mu.Unlock()
 	var err error
 	if l != nil && !again {
-		l.end(errLostByClose)
+		l.Lose(errLostByClose)
 		err = s.revoke(ctx, l.id)
 	}
 	s.cancel()
 	s.background.Wait()
-	if err != nil {
-		return &fs.PathError{Op: "close", Path: "session", Err: err}
-	}
-	return nil
+	return lease.PathError("close", "session", err)
 }
 
 func (s *Session) revoke(ctx context.Context, id clientv3.LeaseID) error {
@@ -99,16 +109,16 @@ func (s *Session) start(f func()) {
 	}
 }
 
-// currentLease returns the lease of the session. If it has none that is not lost, one caller at a time
-// asks for a new one.
-func (s *Session) currentLease(ctx context.Context) (*lease, error) {
+// currentLease returns the lease of the session. If it has none that is not lost, one caller at a
+// time asks for a new one.
+func (s *Session) currentLease(ctx context.Context) (*sessionLease, error) {
 	for {
 		s.mu.Lock()
 		switch {
 		case s.closed:
 			s.mu.Unlock()
 			return nil, ErrClosed
-		case s.lease != nil && s.lease.err() == nil:
+		case s.lease != nil && s.lease.Err() == nil:
 			defer s.mu.Unlock()
 			return s.lease, nil
 		case s.granting == nil:
@@ -128,7 +138,7 @@ func (s *Session) currentLease(ctx context.Context) (*lease, error) {
 	}
 }
 
-func (s *Session) newLease(ctx context.Context) (*lease, error) {
+func (s *Session) newLease(ctx context.Context) (*sessionLease, error) {
 	l, err := s.grant(ctx)
 	s.mu.Lock()
 	closed := s.closed
@@ -143,20 +153,20 @@ func (s *Session) newLease(ctx context.Context) (*lease, error) {
 	case err != nil:
 		return nil, err
 	case closed:
-		l.end(errLostByClose)
+		l.Lose(errLostByClose)
 		_ = s.revoke(ctx, l.id)
 		return nil, ErrClosed
 	}
 	return l, nil
 }
 
-// grant asks for a lease. If there is no answer to a try, what was granted after all has no keys, and
-// expires.
-func (s *Session) grant(ctx context.Context) (*lease, error) {
+// grant asks for a lease. If there is no answer to a try, what was granted after all has no keys,
+// and expires.
+func (s *Session) grant(ctx context.Context) (*sessionLease, error) {
 	var sent time.Duration
 	var resp *clientv3.LeaseGrantResponse
 	err := s.call(ctx, func(ctx context.Context) (err error) {
-		sent = now()
+		sent = lease.Now()
 		resp, err = s.client.Grant(ctx, int64(s.options.ttl/time.Second))
 		return err
 	})
@@ -164,15 +174,4 @@ func (s *Session) grant(ctx context.Context) (*lease, error) {
 		return nil, err
 	}
 	return newLease(s, resp.ID, time.Duration(resp.TTL)*time.Second, sent), nil
-}
-
-// log logs at the level, with the error if there is one.
-func (s *Session) log(level slog.Level, what string, err error, attrs ...slog.Attr) {
-	if s.options.logger == nil {
-		return
-	}
-	if err != nil {
-		attrs = append(attrs, slog.Any("error", err))
-	}
-	s.options.logger.LogAttrs(context.Background(), level, "fasteners: "+what, attrs...)
 }

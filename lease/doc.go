@@ -1,7 +1,7 @@
-// Package lease has what an engine of locks between machines needs besides its protocol: packages etcd
-// and postgres of this project are built on it, and a third one can be. An engine grants locks that are
-// lost when the other side, here the server, has heard nothing from this process for some time, the
-// TTL.
+// Package lease has what an engine of locks between machines needs besides its protocol: packages
+// etcd and postgres of this project are built on it, and a third one can be. An engine grants
+// locks that are lost when the other side, here the server, has heard nothing from this process
+// for some time, the TTL.
 //
 //   - [Engine] says how to acquire a lock, and [Hold] how to release it. That is all that an engine has
 //     to write.

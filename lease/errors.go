@@ -10,8 +10,7 @@ import (
 	"github.com/go-fasteners/fasteners/internal/cause"
 )
 
-// ErrBusy is what the Acquire of an [Engine] returns for a try if somebody else holds the lock or
-// waits for it.
+// ErrBusy is what the Acquire of an [Engine] returns for a try if the lock is held, or waited for.
 var ErrBusy = errors.New("lock is held")
 
 var (
@@ -23,19 +22,16 @@ var (
 // wraps the cause of its end, too ([context.Cause]), and tells [os.IsTimeout] of a deadline.
 func ContextError(ctx context.Context) error { return cause.Of(ctx) }
 
-// WithCause returns an error that wraps both err, the error of a context, and its cause, such as the
-// last error of a server that could not be reached until then. It is err itself if cause is nil, or
-// err wraps that already.
+// WithCause returns an error that wraps both err, the error of a context, and why its end was
+// reached, such as the last error of a server that could not be asked until then. It is err
+// itself if why is nil, or err wraps that already.
 func WithCause(err, why error) error { return cause.With(err, why) }
 
 // PathError returns err as callers of a lock see it: with what was attempted, and the name of the
-// lock. It returns nil if err is nil. The path of an error is never empty: an empty name is quoted.
-func PathError(op, name string, err error) error {
-	switch {
-	case err == nil:
+// lock as Path, or what else it is about. It returns nil if err is nil.
+func PathError(op, path string, err error) error {
+	if err == nil {
 		return nil
-	case name == "":
-		name = `""`
 	}
-	return &fs.PathError{Op: op, Path: name, Err: err}
+	return &fs.PathError{Op: op, Path: path, Err: err}
 }

@@ -46,7 +46,8 @@ func (c *Client) acquire(ctx context.Context, name string, m lease.Mode, try boo
 	case err != nil:
 		return nil, err
 	}
-	// It is not known when the server granted the lock. But it has not ended a lease that it renews now.
+	// It is not known when the server granted the lock. But it has not ended a lease that it
+	// renews now.
 	sent := lease.Now()
 	if err := c.server.renew(name, token); err != nil {
 		return nil, err

@@ -30,12 +30,12 @@ func (m Mode) String() string {
 
 // An Engine grants locks, for a [Handle]. H is its type of holds.
 type Engine[H Holder] struct {
-	// Acquire acquires the lock of that name, waiting until it is available or ctx is done. With try
-	// it waits for no other holder, and returns [ErrBusy] itself if there is one. It must not change a
-	// hold after it has returned it, but by the methods of [Hold].
+	// Acquire acquires the lock of that name, waiting until it is available or ctx is done. With
+	// try it waits for no other holder, and returns [ErrBusy] itself if there is one. It must not
+	// change a hold after it has returned it, but by the methods of [Hold].
 	//
 	// The name is not empty, and ctx was not done before the call. When it is, Acquire returns
-	// [ContextError], in a [fasteners.HeldError] if somebody else holds the lock.
+	// [ContextError], in a [fasteners.HeldError] if the lock is held.
 	Acquire func(ctx context.Context, name string, m Mode, try bool) (H, error)
 
 	Timeout time.Duration // of each wait, or 0
@@ -55,9 +55,9 @@ func (e *Engine[H]) Log(level slog.Level, what, name string, err error, attrs ..
 	e.Logger.LogAttrs(context.Background(), level, "fasteners: "+what, attrs...)
 }
 
-// A Handle is what the lock types of an engine have in common. It knows the holds that were acquired
-// through it. Its errors are of type [*fs.PathError], with the name as Path. Nothing can be acquired
-// through a handle whose engine is nil, such as the zero one.
+// A Handle is what the lock types of an engine have in common. It knows the holds that were
+// acquired through it. Its errors are of type [*fs.PathError], with the name as Path. Nothing can
+// be acquired through a handle whose engine is nil, such as the zero one.
 //
 // It may be used by any number of goroutines, and must not be copied.
 type Handle[H Holder] struct {
@@ -116,7 +116,8 @@ func (h *Handle[H]) TryAcquire(ctx context.Context, m Mode) (bool, error) {
 // newest.
 func (h *Handle[H]) Release(m Mode) error { return h.release(h.take(m)) }
 
-// Acquired reports whether the lock is held in this mode through the handle, and not known to be lost.
+// Acquired reports whether the lock is held in this mode through the handle, and not known to be
+// lost.
 func (h *Handle[H]) Acquired(m Mode) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -148,7 +149,7 @@ func (h *Handle[H]) request(ctx context.Context, m Mode, try bool) (hold H, err 
 	switch {
 	case ctx == nil:
 		return hold, fmt.Errorf("nil context: %w", fs.ErrInvalid)
-	case h.Engine == nil:
+	case h.Engine == nil || h.Engine.Acquire == nil:
 		return hold, errNoEngine
 	case h.Name == "":
 		return hold, fmt.Errorf("empty name: %w", fs.ErrInvalid)
@@ -196,8 +197,9 @@ func (h *Handle[H]) takeThis(hold H) (H, error) {
 	}))
 }
 
-// findLocked returns the index of the hold to be released of those in a mode that may be, or -1. There
-// are several exclusive ones only if all but the newest are lost, even if that is not known yet.
+// findLocked returns the index of the hold to be released of those in a mode that may be, or -1.
+// There are several exclusive ones only if all but the newest are lost, even if that is not known
+// yet.
 func (h *Handle[H]) findLocked(m Mode, may func(*Hold) bool) int {
 	found := -1
 	for i, e := range h.holds {
@@ -234,8 +236,8 @@ const (
 	maxNotice   = time.Minute
 )
 
-// notice logs that a wait goes on, again and again. The caller must call the function that it returns
-// when the wait is over.
+// notice logs that a wait goes on, again and again. The caller must call the function that it
+// returns when the wait is over.
 func (h *Handle[H]) notice(m Mode, begun time.Time) (over func()) {
 	if h.Engine == nil || h.Engine.Logger == nil {
 		return func() {}

@@ -30,11 +30,11 @@ func TestErrors(t *testing.T) {
 		timeout bool
 	}{
 		"acquire x: nil context: invalid argument":    {grantAll(nil), nil, fs.ErrInvalid, false},
-		`acquire "": empty name: invalid argument`:    {unnamed, t.Context(), fs.ErrInvalid, false},
+		"acquire : empty name: invalid argument":      {unnamed, t.Context(), fs.ErrInvalid, false},
 		"acquire x: invalid argument":                 {invalid, t.Context(), fs.ErrInvalid, false},
 		"acquire x: context deadline exceeded: cause": {grantAll(nil), over, errCause, true},
-		`acquire "": lock was not made by its constructor, or of nil: invalid argument`: {
-			new(Handle[*fakeHold]), t.Context(), fs.ErrInvalid, false},
+		"acquire y: lock was not made by its constructor, or of nil: invalid argument": {
+			&Handle[*fakeHold]{Name: "y"}, t.Context(), fs.ErrInvalid, false},
 	} {
 		_, errTry := c.handle.TryAcquire(c.ctx, Shared)
 		_, _, errHold := c.handle.Hold(c.ctx, Shared)
@@ -45,14 +45,14 @@ func TestErrors(t *testing.T) {
 		}
 		err := c.handle.Release(Shared)
 		var pathErr *fs.PathError
-		if !errors.As(err, &pathErr) || pathErr.Path == "" || !errors.Is(err, fasteners.ErrNotAcquired) {
+		if !errors.As(err, &pathErr) || pathErr.Path != c.handle.Name || !errors.Is(err, fasteners.ErrNotAcquired) {
 			t.Errorf("error of a release is %v", err)
 		}
 	}
 }
 
-// A release without a context ends a hold that is lost, or else the newest one, of its mode; and one
-// that has a context only if all have.
+// A release without a context ends a hold that is lost, or else the newest one, of its mode; and
+// one that has a context only if all have.
 func TestWhichHoldIsReleased(t *testing.T) {
 	handle := grantAll(nil)
 	var granted []*fakeHold

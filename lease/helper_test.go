@@ -64,6 +64,14 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// child returns a context that is derived from that of a hold, and so does not look at the clock: it
+// is done only if somebody ends it.
+func child(t *testing.T, held context.Context) context.Context {
+	ctx, cancel := context.WithCancel(held)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 func checkHeld(t *testing.T, ctx context.Context) {
 	t.Helper()
 	if ctx.Err() != nil {

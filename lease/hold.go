@@ -23,10 +23,10 @@ type Hold struct {
 
 // A Holder is a pointer to a struct that embeds [Hold].
 type Holder interface {
-	// Release gives the lock back. It is called at most once. Before that, the context of the hold is
-	// done, and Err tells whether the hold was lost: it does not change any more. Release returns nil
-	// only if nobody else can have had the lock until now. Otherwise its error wraps
-	// [fasteners.ErrLost]; and whatever the error, the lock is not held any more.
+	// Release gives the lock back. It is called at most once. Before that, the context of the
+	// hold is done, and Err tells whether the hold was lost: it does not change any more. Release
+	// returns nil only if no other holder can have had the lock until now. Otherwise its error
+	// wraps [fasteners.ErrLost]; and whatever the error, the lock is not held any more.
 	Release() error
 
 	base() *Hold
@@ -47,8 +47,9 @@ func (h *Hold) Err() error {
 	return h.lost
 }
 
-// Lose makes this hold lost, and not the others of its lease, unless it is released or lost already.
-// When Lose returns, its context is done, with a cause that wraps [fasteners.ErrLost] and cause.
+// Lose makes this hold lost, and not the others of its lease, unless it is released or lost
+// already. When Lose returns, its context is done, with a cause that wraps [fasteners.ErrLost]
+// and cause.
 func (h *Hold) Lose(cause error) {
 	if !errors.Is(cause, fasteners.ErrLost) {
 		cause = fmt.Errorf("%w: %w", fasteners.ErrLost, cause)
@@ -65,7 +66,7 @@ func (h *Hold) lose(cause error) {
 	h.endContext()
 }
 
-// end ends the context, before the lock is released: at no time somebody else has the lock and the
+// end ends the context, before the lock is released: at no time another holder has the lock and the
 // context is not done.
 func (h *Hold) end() {
 	_ = h.Err()
@@ -98,15 +99,15 @@ func (h *Hold) begin(parent context.Context, key, value any) context.Context {
 		h.Lease.add(h)
 	}
 	held := &holdContext{ctx, h, key, value}
-	_ = held.Err() // the lease can have been lost before
 	if h.Token == 0 {
 		return held
 	}
 	return fasteners.ContextWithToken(held, h.Token)
 }
 
-// A holdContext is the context of a hold. Whenever it is asked whether it is done, it looks at the
-// clock: a process that was stopped for longer than its lease must not go on before a timer has run.
+// A holdContext is the context of a hold. Whenever it is asked whether it is done, it looks at
+// the clock: a process that was stopped for longer than its lease must not go on before a timer
+// has run.
 type holdContext struct {
 	context.Context
 	hold       *Hold
@@ -136,8 +137,8 @@ func (c *holdContext) Value(key any) any {
 
 type holdKey[H Holder] struct{}
 
-// HoldOf returns the innermost hold of this type that ctx is the context of, or is derived from, and
-// reports whether there is one.
+// HoldOf returns the innermost hold of this type that ctx is the context of, or is derived from,
+// and reports whether there is one.
 func HoldOf[H Holder](ctx context.Context) (H, bool) {
 	h, ok := ctx.Value(holdKey[H]{}).(H)
 	return h, ok

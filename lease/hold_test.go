@@ -30,8 +30,8 @@ func TestLoseOneHold(t *testing.T) {
 	})
 }
 
-// What is released is not lost any more, and the end of its context is not a loss. The context is done
-// before the lock is released.
+// What is released is not lost any more, and the end of its context is not a loss. The context is
+// done before the lock is released.
 func TestRelease(t *testing.T) {
 	run(t, func(t *testing.T, _ func(time.Duration)) {
 		l := New(Now(), 10*time.Second, time.Second)

@@ -12,23 +12,23 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
-// A Lease is the time for which some locks are surely held, as far as this process knows. It has a
-// deadline, before which nobody else can be granted the locks. When that is over, the lease is lost,
-// and remains so, even if the other side still knows it: the holders have been told.
+// A Lease is the time for which some locks are surely held, as far as this process knows. It has
+// a deadline, before which the server grants them to no other holder. When that is over, the
+// lease is lost, and remains so, even if the server still knows it: the holders have been told.
 //
-// The deadline is the time at which the last sign of life was sent that was answered, and the TTL, and
-// less the margin:
+// The deadline is the time at which the last sign of life was sent that was answered, and the
+// TTL, and less the margin:
 //
 //	this process                        server
 //	sends a sign of life   ──────────▶  the TTL begins anew
 //	     TTL − margin      ◀──────────  answers
 //	deadline: lost
-//	     margin                         the TTL is over: others are granted the locks
+//	     margin                         the TTL is over: grants the locks to others
 //
 // To count from when the answer arrived would be wrong: it can have been on its way for any time.
 //
-// All methods may be called by any number of goroutines. None of them calls a function of an engine,
-// so an engine may call them with its own mutex held.
+// All methods may be called by any number of goroutines. None of them calls a function of an
+// engine, so an engine may call them with its own mutex held.
 type Lease struct {
 	margin time.Duration
 	ctx    context.Context // done when the lease is lost
@@ -53,8 +53,9 @@ func New(sent, ttl, margin time.Duration) *Lease {
 	return l
 }
 
-// Renew extends the lease: a sign of life that was sent at that time was answered, and has renewed it
-// for the TTL. An answer that comes after the deadline comes too late, and changes nothing.
+// Renew extends the lease: a sign of life that was sent at that time was answered, and has
+// renewed it for the TTL. An answer that comes after the deadline comes too late, and changes
+// nothing.
 func (l *Lease) Renew(sent, ttl time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,12 +76,13 @@ func (l *Lease) Deadline() time.Duration {
 // done then.
 func (l *Lease) Context() context.Context { return l.ctx }
 
-// Err returns why the lease is lost, and nil if it is not. It looks at the clock: after a stop of the
-// process, or of the machine, the timer is late.
+// Err returns why the lease is lost, and nil if it is not. It looks at the clock: after a stop of
+// the process, or of the machine, the timer is late.
 func (l *Lease) Err() error { return l.end(nil) }
 
-// Lose makes the lease lost, unless it is lost already or closed. When Lose returns, the contexts of
-// all its holds are done, and then that of the lease. Their cause wraps [fasteners.ErrLost] and cause.
+// Lose makes the lease lost, unless it is lost already or closed. When Lose returns, the contexts
+// of all its holds are done, and then that of the lease. Their cause wraps [fasteners.ErrLost]
+// and cause.
 func (l *Lease) Lose(cause error) {
 	if !errors.Is(cause, fasteners.ErrLost) {
 		cause = fmt.Errorf("%w: %w", fasteners.ErrLost, cause)
@@ -88,8 +90,8 @@ func (l *Lease) Lose(cause error) {
 	l.end(cause)
 }
 
-// Close ends a lease that is no longer needed, since all its locks were released. It is not lost any
-// more.
+// Close ends a lease that is no longer needed, since all its locks were released. From then on it
+// cannot be lost.
 func (l *Lease) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -97,10 +99,10 @@ func (l *Lease) Close() {
 	l.timer.Stop()
 }
 
-// end makes the lease lost if there is a cause, or its deadline is over, and returns why it is lost.
-// Each caller ends all contexts, so that they are done when it returns, even if another one is about
-// to end them. It does so without the mutex, since the context of a hold can be derived from that of
-// another one, which looks at the lease.
+// end makes the lease lost if there is a cause, or its deadline is over, and returns why it is
+// lost. Then the contexts of all holds are done, and so each caller ends them, even if another
+// one is about to. It does so without the mutex, since the context of a hold can be derived from
+// that of another one, which looks at the lease.
 func (l *Lease) end(cause error) error {
 	l.mu.Lock()
 	if cause == nil && Now() >= l.deadline {
@@ -111,14 +113,12 @@ func (l *Lease) end(cause error) error {
 		l.timer.Stop()
 	}
 	lost := l.lost
-	var holds []*Hold
-	if lost != nil {
-		holds = slices.Collect(maps.Keys(l.holds))
+	if lost == nil || l.ctx.Err() != nil {
+		l.mu.Unlock()
+		return lost
 	}
+	holds := slices.Collect(maps.Keys(l.holds))
 	l.mu.Unlock()
-	if lost == nil {
-		return nil
-	}
 	for _, h := range holds {
 		h.lose(lost)
 	}
@@ -126,7 +126,8 @@ func (l *Lease) end(cause error) error {
 	return lost
 }
 
-// expire is called by the timer, which has another clock. The lease may have been renewed meanwhile.
+// expire is called by the timer, which has another clock. The lease may have been renewed
+// meanwhile.
 func (l *Lease) expire() {
 	if l.Err() != nil {
 		return

@@ -21,13 +21,15 @@ func TestDeadline(t *testing.T) {
 		time.Sleep(2 * time.Second) // until the answer arrives
 		l := New(sent, 10*time.Second, time.Second)
 		_, held, _ := hold(t, t.Context(), grantAll(l))
-		time.Sleep(7*time.Second - 1)
+		ctx := child(t, held)
+		time.Sleep(7*time.Second - time.Nanosecond)
 		checkHeld(t, held)
 		if l.Err() != nil || l.Deadline() != sent+9*time.Second {
 			t.Error(l.Err(), l.Deadline())
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
+		checkLost(t, ctx, errExpired)
 		checkLost(t, held, errExpired)
 		checkLost(t, l.Context(), errExpired)
 		if l.Err() != errExpired {
@@ -50,6 +52,7 @@ func TestRenew(t *testing.T) {
 	run(t, func(t *testing.T, _ func(time.Duration)) {
 		l := New(Now(), 10*time.Second, time.Second)
 		_, held, _ := hold(t, t.Context(), grantAll(l))
+		ctx := child(t, held)
 		for range 5 {
 			sent := Now()
 			time.Sleep(8 * time.Second)
@@ -61,10 +64,12 @@ func TestRenew(t *testing.T) {
 			}
 		}
 		checkHeld(t, held)
-		sent := Now()
-		time.Sleep(9 * time.Second)
-		l.Renew(sent+time.Second, 10*time.Second)
+		time.Sleep(9*time.Second - time.Nanosecond)
+		checkHeld(t, held)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
+		checkLost(t, ctx, errExpired)
+		l.Renew(Now(), 10*time.Second)
 		checkLost(t, held, errExpired)
 	})
 }
@@ -121,9 +126,7 @@ func TestLose(t *testing.T) {
 			var all []context.Context
 			for range 5 {
 				_, held, _ := hold(t, parent, handle)
-				ctx, cancel := context.WithCancel(held)
-				defer cancel()
-				all = append(all, held, ctx)
+				all = append(all, child(t, held))
 				parent = held
 			}
 			var wg sync.WaitGroup
@@ -189,8 +192,7 @@ func TestGoroutines(t *testing.T) {
 		handle := grantAll(l)
 		for range 100 {
 			_, held, _ := hold(t, t.Context(), handle)
-			_, cancel := context.WithCancel(held)
-			defer cancel()
+			child(t, held)
 		}
 		if n := runtime.NumGoroutine() - before; n > 10 {
 			t.Errorf("100 holds have %d goroutines", n)

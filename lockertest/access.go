@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
+	"reflect"
 	"runtime"
 	"testing"
 	"time"
@@ -129,6 +131,22 @@ type access struct {
 // as returns the same lock value, with another way to acquire it.
 func (a access) as(w way) access { return access{w, a.lock} }
 
+// try returns the method that acquires the lock without waiting for other holders, or nil if
+// there is none. Such a method may have a context, or not: then withContext is false.
+func (a access) try() (try func(context.Context) (bool, error), withContext bool) {
+	m := reflect.ValueOf(a.lock).MethodByName("Try" + a.name)
+	if !m.IsValid() {
+		return nil, false
+	}
+	switch method := m.Interface().(type) {
+	case func(context.Context) (bool, error):
+		return method, true
+	case func() (bool, error):
+		return func(context.Context) (bool, error) { return method() }, false
+	}
+	return nil, false
+}
+
 // A result is that of an acquire.
 type result struct {
 	*holding
@@ -237,7 +255,23 @@ func checkError(t *testing.T, err error, op string, targets ...error) {
 		if err != nil && !errors.Is(err, target) {
 			t.Errorf("the error of %s does not wrap %q: %v", op, target, err)
 		}
+		if err != nil && isContextError(target) {
+			checkTimeout(t, err, op, target == context.DeadlineExceeded)
+		}
 	}
+}
+
+// checkTimeout checks that os.IsTimeout, which unwraps only errors of packages os and fs, knows
+// whether there was a deadline.
+func checkTimeout(t *testing.T, err error, op string, want bool) {
+	t.Helper()
+	if os.IsTimeout(err) != want {
+		t.Errorf("os.IsTimeout of the error of %s is %t: %v", op, !want, err)
+	}
+}
+
+func isContextError(err error) bool {
+	return err == context.Canceled || err == context.DeadlineExceeded
 }
 
 // receive waits for a value. If none comes, the test fails.
@@ -254,8 +288,8 @@ func receive[T any](t *testing.T, c <-chan T, what string) T {
 	panic("unreachable")
 }
 
-// inParallel calls f in n goroutines, and waits for all. It returns their errors: a goroutine that goes
-// on after the test has failed must not use t.
+// inParallel calls f in n goroutines, and waits for all. It returns their errors: a goroutine
+// that goes on after the test has failed must not use t.
 func inParallel(t *testing.T, n int, f func(i int) error) error {
 	t.Helper()
 	errs := make(chan error, n)

@@ -74,8 +74,8 @@ func (s *suite) testDone(t *testing.T, w way) {
 	}
 }
 
-// testDoneWhileWaiting checks that a wait ends when its context does, for a waiter that uses the lock
-// value of the holder, and one that has its own.
+// testDoneWhileWaiting checks that a wait ends when its context does, for a waiter that uses the
+// lock value of the holder, and one that has its own.
 func (s *suite) testDoneWhileWaiting(t *testing.T, w way) {
 	name := lockName(t)
 	holder := s.open(t, name, w.exclusive())
@@ -96,8 +96,63 @@ func (s *suite) testDoneWhileWaiting(t *testing.T, w way) {
 	}
 }
 
-// testGaveUp checks that a waiter that has given up does not get the lock later, and that those that wait
-// before it and after it do.
+// testTry checks the method that does not wait, if the lock has it.
+func (s *suite) testTry(t *testing.T, w way) {
+	name := lockName(t)
+	a, other := s.open(t, name, w), s.open(t, name, w.exclusive())
+	try, withContext := a.try()
+	if try == nil {
+		t.Skipf("a %T has no method Try%s", a.lock, w.name)
+	}
+	start := func(ctx context.Context) (acquired bool, err error) {
+		t.Helper()
+		c := make(chan error, 1)
+		go func() {
+			ok, err := try(ctx)
+			acquired = ok
+			c <- err
+		}()
+		err = receive(t, c, "Try"+w.name)
+		return acquired, err
+	}
+	check := func(when string, want bool) {
+		t.Helper()
+		if ok, err := start(t.Context()); ok != want || err != nil {
+			t.Fatalf("Try%s of a lock that %s returned %t and the error %v", w.name, when, ok, err)
+		}
+	}
+	// This comes first: of a waiter that gives up, something may be left for a moment.
+	check("nobody holds", true)
+	if w.shared {
+		check("a reader holds", true)
+		must(t, a.way.release(a.lock))
+	}
+	other.mustBeHeld(t)
+	must(t, a.way.release(a.lock))
+	for _, holder := range []access{other, a.as(w.exclusive())} {
+		h := holder.mustAcquire(t)
+		check("somebody else holds", false)
+		h.mustGoOn(t, other)
+		mustRelease(t, h)
+	}
+	for _, e := range endings(-time.Second) {
+		if !withContext {
+			break
+		}
+		ctx, end := e.start()
+		end()
+		ok, err := start(ctx)
+		if ok {
+			t.Errorf("%s: Try%s has acquired the lock", e.name, w.name)
+		}
+		checkError(t, err, "acquire", e.targets...)
+	}
+	checkError(t, a.way.release(a.lock), "release", fasteners.ErrNotAcquired)
+	other.mustBeFree(t)
+}
+
+// testGaveUp checks that a waiter that has given up does not get the lock later, and that those
+// that wait before it and after it do.
 func (s *suite) testGaveUp(t *testing.T, w way) {
 	name := lockName(t)
 	holder, own := s.open(t, name, w.exclusive()), s.open(t, name, w)
@@ -127,8 +182,8 @@ func (s *suite) testGaveUp(t *testing.T, w way) {
 	}
 }
 
-// testCancelMeetsGrant cancels waits at about the time at which the lock is granted. Either the waiter
-// has the lock, or nobody has.
+// testCancelMeetsGrant cancels waits at about the time at which the lock is granted. Either the
+// waiter has the lock, or nobody has.
 func (s *suite) testCancelMeetsGrant(t *testing.T, w way) {
 	name := lockName(t)
 	holder, own := s.open(t, name, w.exclusive()), s.open(t, name, w)
@@ -162,8 +217,8 @@ func (s *suite) testCancelMeetsGrant(t *testing.T, w way) {
 	t.Logf("%d of %d were granted", granted, rounds)
 }
 
-// checkCanceled checks the result of an acquire whose context is canceled, maybe after it was granted,
-// and reports whether it was. If so, it releases the lock.
+// checkCanceled checks the result of an acquire whose context is canceled, maybe after it was
+// granted, and reports whether it was. If so, it releases the lock.
 func checkCanceled(t *testing.T, a access, r result) (granted bool) {
 	t.Helper()
 	if r.err != nil {
@@ -178,8 +233,8 @@ func checkCanceled(t *testing.T, a access, r result) (granted bool) {
 	return true
 }
 
-// testDoneWhileHeld checks that the end of the context that a lock was acquired with does not release it.
-// It ends the context of the hold.
+// testDoneWhileHeld checks that the end of the context that a lock was acquired with does not
+// release it. It ends the context of the hold.
 func (s *suite) testDoneWhileHeld(t *testing.T, w way) {
 	name := lockName(t)
 	a, other := s.open(t, name, w), s.open(t, name, w.exclusive())
@@ -212,8 +267,8 @@ func (s *suite) testDoneWhileHeld(t *testing.T, w way) {
 	}
 }
 
-// waitBriefly waits until an acquire ends, or a moment has passed. Its result is in the channel that it
-// returns.
+// waitBriefly waits until an acquire ends, or a moment has passed. Its result is in the channel
+// that it returns.
 func waitBriefly(c <-chan result) <-chan result {
 	select {
 	case r := <-c:

@@ -41,8 +41,8 @@ func (s *suite) testExclusion(t *testing.T) {
 	}
 }
 
-// compete runs goroutines that acquire a lock in different ways, and returns when they have held it. If
-// they use one lock value, it is one of each kind.
+// compete runs goroutines that acquire a lock in different ways, and returns when they have held
+// it. If they use one lock value, it is one of each kind.
 func (s *suite) compete(t *testing.T, ways []way, one bool) *recorder {
 	const goroutines = 8
 	name := lockName(t)
@@ -88,9 +88,9 @@ type recorder struct {
 	mu        sync.Mutex
 	intervals []interval
 
-	// counter is incremented in each exclusive hold, by a load and a store: if two exclude each other, no
-	// increment is lost. Both are atomic, since the race detector does not know of an order that another
-	// process makes. changed is how many readers have seen it change.
+	// counter is incremented in each exclusive hold, by a load and a store: if two exclude each
+	// other, no increment is lost. Both are atomic, since the race detector does not know of an
+	// order that another process makes. changed is how many readers have seen it change.
 	counter, changed atomic.Int64
 }
 
@@ -179,8 +179,8 @@ func (s *suite) testOtherKind(t *testing.T, w way) {
 	a.mustBeFree(t)
 }
 
-// testSharing checks that readers hold a lock together, that they and a writer exclude each other, and
-// that the other side gets the lock when the last holder has released it.
+// testSharing checks that readers hold a lock together, that they and a writer exclude each
+// other, and that the other side gets the lock when the last holder has released it.
 func (s *suite) testSharing(t *testing.T, w way) {
 	name := lockName(t)
 	first := s.open(t, name, w)

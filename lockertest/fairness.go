@@ -19,9 +19,9 @@ func (s *suite) testFairness(t *testing.T) {
 	s.forEachWay(t, "WriterAmongReaders", s.testWriterAmongReaders, isShared)
 }
 
-// testOrder checks that waiters get the lock in the order of their arrival. It is not told when one has
-// arrived, and gives each some time before it starts the next. If the order is another one, the time may
-// have been too short: it tries again with more, until it can be sure.
+// testOrder checks that waiters get the lock in the order of their arrival. It is not told when
+// one has arrived, and gives each some time before it starts the next. If the order is another
+// one, the time may have been too short: it tries again with more, until it can be sure.
 func (s *suite) testOrder(t *testing.T, w way, one bool) {
 	for between := brief / 4; ; between *= 5 {
 		order, err := s.order(t, w, one, between)
@@ -36,7 +36,8 @@ func (s *suite) testOrder(t *testing.T, w way, one bool) {
 	}
 }
 
-// order starts waiters with some time between them, and returns the order in which they get the lock.
+// order starts waiters with some time between them, and returns the order in which they get the
+// lock.
 func (s *suite) order(t *testing.T, w way, one bool, between time.Duration) (order []int, err error) {
 	const waiters = 6
 	name := lockName(t)
@@ -70,8 +71,8 @@ func (s *suite) order(t *testing.T, w way, one bool, between time.Duration) (ord
 	return order, err
 }
 
-// testWriterAmongReaders checks that a writer gets the lock, though there is always a reader for as long
-// as the lock lets later readers pass the writer.
+// testWriterAmongReaders checks that a writer gets the lock, though there is always a reader for
+// as long as the lock lets later readers pass the writer.
 func (s *suite) testWriterAmongReaders(t *testing.T, w way) {
 	const readers, enough = 4, 1000
 	name := lockName(t)
@@ -86,8 +87,9 @@ func (s *suite) testWriterAmongReaders(t *testing.T, w way) {
 			return err
 		}
 		n := holds.Add(1)
-		// A reader stays until another one has come. If the writer keeps the others out, none comes. The
-		// tries are counted, and not the time: the whole process may be stopped in between.
+		// A reader stays until another one has come. If the writer keeps the others out, none
+		// comes. The tries are counted, and not the time: the whole process may be stopped in
+		// between.
 		for tries := 0; tries < 30 && holds.Load() == n && !stop.Load(); tries++ {
 			time.Sleep(time.Millisecond)
 		}

@@ -1,5 +1,6 @@
-// Package lockertest tests implementations of [fasteners.Locker] and [fasteners.ReaderWriterLocker]. A
-// test of the package that has one says how to make the locks, and calls [Test]:
+// Package lockertest tests implementations of [fasteners.Locker] and
+// [fasteners.ReaderWriterLocker]. A test of the package that has one says how to make the locks,
+// and calls [Test]:
 //
 //	func TestConformance(t *testing.T) {
 //		server := startServer(t)
@@ -22,35 +23,42 @@
 // Exclusion: a lock has one exclusive holder, or any number of readers, at a time. The holders are
 // goroutines, whether they use one lock value or several. Readers do hold a lock together.
 //
-// Contexts: if the context is already done, acquiring fails even if the lock is free. A wait ends when
-// the context is done. The error wraps that of the context, and its cause. A waiter that has given up
-// does not get the lock later, and does not keep others from it. The end of the context does not release
-// a lock that is held.
+// Contexts: if the context is already done, acquiring fails even if the lock is free. A wait ends
+// when the context is done. The error wraps that of the context, and its cause, and tells
+// [os.IsTimeout] whether it was a deadline. A waiter that has given up does not get the lock
+// later, and does not keep others from it. The end of the context does not release a lock that is
+// held.
 //
-// Release: releasing a lock that is not held in this mode through this value changes nothing, and the
-// error wraps [fasteners.ErrNotAcquired]. Another goroutine than the one that acquired the lock may
-// release it.
+// Tries: a lock may have methods TryAcquire, TryAcquireReadLock and TryAcquireWriteLock, with or
+// without a context, that return (bool, error). They do not wait for another holder: then they
+// return false and no error. Otherwise they behave like Acquire and its siblings.
 //
-// Fairness: waiters for exclusive holds that use one lock value are served in order of arrival, and with
-// [Locks.OneQueue] also those that use several. A waiting writer is not passed by later readers without
-// end, whatever value they use.
+// Release: releasing a lock that is not held in this mode through this value changes nothing, and
+// the error wraps [fasteners.ErrNotAcquired]. Another goroutine than the one that acquired the
+// lock may release it. If there are several holds in this mode through this value, the methods
+// Release and its siblings do not end one with a context as long as there is one without; and of
+// two exclusive holds, they end the one that is lost.
+//
+// Fairness: waiters for exclusive holds that use one lock value are served in order of arrival,
+// and with [Locks.OneQueue] also those that use several. A waiting writer is not passed by later
+// readers without end, whatever value they use.
 //
 // Errors of acquires and releases are of type [*fs.PathError], or wrap one, with Op "acquire" or
 // "release" and a Path that tells which lock it is.
 //
-// A lock may also be a [fasteners.ContextLocker] or a [fasteners.ContextReaderWriterLocker]. Then these
-// methods must do what Acquire and its siblings do, and what the interface says. A lock whose holds have
-// tokens must be one.
+// A lock may also be a [fasteners.ContextLocker] or a [fasteners.ContextReaderWriterLocker]. Then
+// these methods must do what Acquire and its siblings do, and what the interface says. A lock
+// whose holds have tokens must be one.
 //
-// Loss: when the lock may have passed to somebody else, the context of the hold ends, with a cause that
-// wraps [fasteners.ErrLost], and the error of its release wraps that, too. The release ends no hold of
-// another holder, and none that was acquired later through the same lock value.
+// Loss: when the lock may have passed to somebody else, the context of the hold ends, with a
+// cause that wraps [fasteners.ErrLost], and the error of its release wraps that, too. The release
+// ends no hold of another holder, and none that was acquired later through the same lock value.
 //
-// Tokens: the token of a hold is greater than that of every earlier hold that this one excludes, through
-// whatever lock value, also after a loss.
+// Tokens: the token of a hold is greater than that of every earlier hold that this one excludes,
+// through whatever lock value, also after a loss.
 //
-// Test cannot find all faults: what happens when processes or machines stop, or lose their connection, is
-// for tests of the implementation.
+// Test cannot find all faults: what happens when processes or machines stop, or lose their
+// connection, is for tests of the implementation.
 package lockertest
 
 import (
@@ -71,38 +79,39 @@ type Locks struct {
 	// NewLock returns a lock on what name names, as another process would have it: through another
 	// handle, or of another client. It may be nil.
 	//
-	// A name consists of at most 64 lower-case letters, digits and hyphens. Every test has its own, also
-	// if the tests are run again, so that it can name a file or a key of a server that goes on.
+	// A name consists of at most 64 lower-case letters, digits and hyphens. Every test has its
+	// own, also if the tests are run again, so that it can name a file or a key of a server that
+	// goes on.
 	NewLock func(t *testing.T, name string) fasteners.Locker
 
 	// NewReaderWriterLock returns a lock for readers and writers, likewise. It may be nil.
 	NewReaderWriterLock func(t *testing.T, name string) fasteners.ReaderWriterLocker
 
-	// Lose makes all present holders of the lock on name lose it, such that others can acquire it, and
-	// returns when that has happened. The holders need not have been told by then. It is nil if there is
-	// no way to do that. Then what must happen when a lock is lost is not tested.
+	// Lose makes all present holders of the lock on name lose it, such that others can acquire
+	// it, and returns when that has happened. The holders need not have been told by then. It is
+	// nil if there is no way to do that. Then what must happen when a lock is lost is not tested.
 	Lose func(t *testing.T, name string)
 
 	// Tokens says that holds have fencing tokens: see [fasteners.Token].
 	Tokens bool
 
-	// OneQueue says that waiters for exclusive holds are served in order of arrival whatever lock value
-	// they use. Otherwise that is required only of waiters that use one value.
+	// OneQueue says that waiters for exclusive holds are served in order of arrival whatever lock
+	// value they use. Otherwise that is required only of waiters that use one value.
 	OneQueue bool
 
-	// Separate says that a Locker and a ReaderWriterLocker on the same name do not exclude each other.
-	// Otherwise they must.
+	// Separate says that a Locker and a ReaderWriterLocker on the same name do not exclude each
+	// other. Otherwise they must.
 	Separate bool
 }
 
 // How long the tests wait. They are variables for the tests of this package.
 var (
-	// brief is how long to watch what must not happen. If it is too short on a slow machine, a fault is
-	// overlooked, but no test fails.
+	// brief is how long to watch what must not happen. If it is too short on a slow machine, a
+	// fault is overlooked, but no test fails.
 	brief = 8 * time.Millisecond
 
-	// patience is how long to wait for what must happen. When it is over, the test fails with a dump of
-	// all goroutines.
+	// patience is how long to wait for what must happen. When it is over, the test fails with a
+	// dump of all goroutines.
 	patience = time.Minute
 )
 
@@ -114,14 +123,15 @@ func rounds(n int) int {
 	return n
 }
 
-// Test runs the tests as subtests of t, one after the other. With -short, it repeats less often what is a
-// matter of chance.
+// Test runs the tests as subtests of t, one after the other. With -short, it repeats less often
+// what is a matter of chance.
 func Test(t *testing.T, locks Locks) {
 	s := &suite{Locks: locks}
 	s.findWays(t)
 	t.Run("Exclusion", s.testExclusion)
 	s.forEachWay(t, "Sharing", s.testSharing, isShared)
 	t.Run("Context", s.testContext)
+	s.forEachWay(t, "Try", s.testTry, isPlain)
 	t.Run("Release", s.testRelease)
 	s.forEachWay(t, "Hold", s.testHold, isHeld)
 	s.forEachWay(t, "Function", s.testFunction, isPlain)
@@ -172,7 +182,8 @@ func (s *suite) findWays(t *testing.T) {
 	}
 }
 
-// forEachWay runs a test for each way to acquire the locks that has the wanted property, if there is one.
+// forEachWay runs a test for each way to acquire the locks that has the wanted property, if there
+// is one.
 func (s *suite) forEachWay(t *testing.T, name string, run func(*testing.T, way), wanted func(way) bool) {
 	var ways []way
 	for _, w := range s.ways {

@@ -58,20 +58,33 @@ var brokenLocks = []struct{ bug, test, message string }{
 	{"readers do not exclude a writer", "Sharing/HoldRead", "though the lock is held"},
 	{"done context is ignored", "Context/Done/Acquire", "returned nil, want an error that wraps"},
 	{"error without a path", "Context/Done/Hold", "is not an *fs.PathError"},
+	{"error with an empty path", "Context/Done/Acquire", `Op "acquire" and Path ""`},
 	{"error without the cause", "Context/Done/Hold", `does not wrap "cause of the test"`},
+	{"deadline with a cause is no timeout", "Context/Done/HoldRead", "os.IsTimeout of the error of acquire is false"},
+	{"cancellation looks like a timeout", "Context/Done/Acquire", "os.IsTimeout of the error of acquire is true"},
 	{"canceled waiter goes on waiting", "Context/Waiting/Hold", "a context that is done has not ended"},
 	{"error without the cause", "Context/Waiting/Hold", `does not wrap "cause of the test"`},
+	{"error with an empty path", "Context/Waiting/HoldWrite", `Op "acquire" and Path ""`},
+	{"deadline with a cause is no timeout", "Context/Waiting/Acquire", "os.IsTimeout of the error of acquire is false"},
+	{"try waits", "Try/Acquire", "TryAcquire has not ended"},
+	{"try succeeds always", "Try/AcquireReadLock", "a lock that somebody else holds returned true"},
+	{"readers exclude each other", "Try/AcquireReadLock", "a lock that a reader holds returned false"},
+	{"try ignores a done context", "Try/AcquireWriteLock", "returned nil, want an error that wraps"},
+	{"error with an empty path", "Try/Acquire", `Op "acquire" and Path ""`},
 	{"waiter that gave up gets the lock", "Context/GaveUp/AcquireReadLock", "do not get the lock"},
 	{"grant that meets a cancellation is forgotten", "Context/CancelMeetsGrant/Hold", "nobody else holds has not ended"},
 	{"end of the context releases the lock", "Context/DoneWhileHeld/Acquire", "though the lock is held"},
 	{"values of the context are lost", "Context/DoneWhileHeld/HoldRead", "acquired with has ended, has not ended"},
 	{"error without a path", "Release/NotAcquired/HoldWrite", "is not an *fs.PathError"},
+	{"error with an empty path", "Release/NotAcquired/Acquire", `Op "release" and Path ""`},
 	{"release without a hold succeeds", "Release/NotAcquired/Acquire", "want an error that wraps [lock is not acquired]"},
 	{"release without a hold ends that of another", "Release/NotAcquired/AcquireReadLock", "though the lock is held"},
 	{"second release ends the next hold", "Release/Twice/Hold", "though the lock is held"},
 	{"second release ends the next hold", "Release/OtherHold/HoldWrite", "though the lock is held"},
 	{"release ends all holds of a lock value", "Release/OtherHold/HoldRead", "though the lock is held"},
 	{"context goes on after the release", "Release/EndsHold/Hold", "a hold that was released has not ended"},
+	{"release takes the oldest hold", "Release/SparesHold/HoldRead", "the context of the hold is done"},
+	{"release takes the newest hold", "Release/SparesHold/HoldRead", "the context of the hold is done"},
 	{"context goes on after the release", "Hold/HoldRead", "a hold that was released has not ended"},
 	{"values of the context are lost", "Hold/Hold", "does not have the values"},
 	{"values of the context are lost", "Hold/HoldWrite", "does not have the deadline"},
@@ -86,6 +99,8 @@ var brokenLocks = []struct{ bug, test, message string }{
 	{"release does not tell of a loss", "Loss/Told/Acquire", "want an error that wraps [lock was lost]"},
 	{"release of a lost hold ends the next", "Loss/Told/HoldRead", "though the lock is held"},
 	{"release of a lost hold ends the next", "Loss/SameLock/Hold", "though the lock is held"},
+	{"release takes the newest hold", "Loss/SameLockInTurn/Acquire", "want an error that wraps [lock was lost]"},
+	{"release takes the newest hold", "Loss/SameLockInTurn/AcquireWriteLock", "want an error that wraps [lock was lost]"},
 	{"release does not tell of a loss", "Loss/Function/Acquire", "want an error that wraps [lock was lost]"},
 	{"tokens fall", "Tokens/Locks/InTurn", "not greater than an earlier one"},
 	{"tokens of each lock value by itself", "Tokens/Locks/SeveralLocks", "not greater than an earlier one"},
@@ -97,8 +112,8 @@ var brokenLocks = []struct{ bug, test, message string }{
 // brokenVar makes the test binary test broken locks, which fails.
 const brokenVar = "LOCKERTEST_TEST_BROKEN"
 
-// Each bug is found by the test that is meant to find it. The tests run in another process, which fails,
-// and all at the same time.
+// Each bug is found by the test that is meant to find it. The tests run in another process, which
+// fails, and all at the same time.
 func TestBrokenLocks(t *testing.T) {
 	if os.Getenv(brokenVar) != "" {
 		testBrokenLocks(t)
@@ -134,8 +149,8 @@ func testBrokenLocks(t *testing.T) {
 
 var failure = regexp.MustCompile(`(?m)^ *--- FAIL: (\S+) .*$`)
 
-// runBrokenLocks runs tests in another process, and returns what those that have failed say, by their
-// names.
+// runBrokenLocks runs tests in another process, and returns what those that have failed say, by
+// their names.
 func runBrokenLocks(t *testing.T, tests string) map[string]string {
 	t.Helper()
 	exe, err := os.Executable()

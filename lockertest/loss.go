@@ -12,11 +12,13 @@ import (
 func (s *suite) testLoss(t *testing.T) {
 	s.forEachWay(t, "Told", s.testLossIsTold, isAny)
 	s.forEachWay(t, "SameLock", s.testLossOfOtherHold, isHeld)
+	s.forEachWay(t, "SameLockInTurn", s.testLossOfOlderHold,
+		func(w way) bool { return !w.held && !w.shared })
 	s.forEachWay(t, "Function", s.testLossInFunction, isPlain)
 }
 
-// testLossIsTold checks that all holders are told when they have lost the lock, that a waiter gets it,
-// and that what the holders release is not the hold of that waiter.
+// testLossIsTold checks that all holders are told when they have lost the lock, that a waiter
+// gets it, and that what the holders release is not the hold of that waiter.
 func (s *suite) testLossIsTold(t *testing.T, w way) {
 	name := lockName(t)
 	a := s.open(t, name, w)
@@ -43,8 +45,8 @@ func (s *suite) testLossIsTold(t *testing.T, w way) {
 	other.mustBeFree(t)
 }
 
-// testLossOfOtherHold checks that the release of a lost hold does not end one that was acquired later
-// through the same lock value.
+// testLossOfOtherHold checks that the release of a lost hold does not end one that was acquired
+// later through the same lock value.
 func (s *suite) testLossOfOtherHold(t *testing.T, w way) {
 	name := lockName(t)
 	a, other := s.open(t, name, w), s.open(t, name, w.exclusive())
@@ -55,6 +57,20 @@ func (s *suite) testLossOfOtherHold(t *testing.T, w way) {
 	h := a.mustAcquire(t)
 	h.mustGoOn(t, other)
 	checkError(t, lost.release(), "release", fasteners.ErrLost)
+	h.mustGoOn(t, other)
+	mustRelease(t, h)
+	other.mustBeFree(t)
+}
+
+// testLossOfOlderHold checks that a release which does not tell the hold ends the one that is
+// lost, and not the one that was acquired later through the same lock value.
+func (s *suite) testLossOfOlderHold(t *testing.T, w way) {
+	name := lockName(t)
+	a, other := s.open(t, name, w), s.open(t, name, w.exclusive())
+	a.mustAcquire(t)
+	s.Lose(t, name)
+	h := a.mustAcquire(t)
+	checkError(t, a.way.release(a.lock), "release", fasteners.ErrLost)
 	h.mustGoOn(t, other)
 	mustRelease(t, h)
 	other.mustBeFree(t)

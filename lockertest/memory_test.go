@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/lease"
 )
 
 // A memory has locks for the goroutines of this process. They are correct, unless there is a bug.
@@ -59,9 +60,14 @@ func newMemory(bug string) Locks {
 func (l *memoryLock) Acquire(ctx context.Context) error          { return l.acquire(ctx, false) }
 func (l *memoryLock) AcquireReadLock(ctx context.Context) error  { return l.acquire(ctx, true) }
 func (l *memoryLock) AcquireWriteLock(ctx context.Context) error { return l.acquire(ctx, false) }
-func (l *memoryLock) Release() error                             { return l.releaseAny(false) }
-func (l *memoryLock) ReleaseReadLock() error                     { return l.releaseAny(true) }
-func (l *memoryLock) ReleaseWriteLock() error                    { return l.releaseAny(false) }
+
+func (l *memoryLock) TryAcquire(ctx context.Context) (bool, error)          { return l.try(ctx, false) }
+func (l *memoryLock) TryAcquireReadLock(ctx context.Context) (bool, error)  { return l.try(ctx, true) }
+func (l *memoryLock) TryAcquireWriteLock(ctx context.Context) (bool, error) { return l.try(ctx, false) }
+
+func (l *memoryLock) Release() error          { return l.releaseAny(false) }
+func (l *memoryLock) ReleaseReadLock() error  { return l.releaseAny(true) }
+func (l *memoryLock) ReleaseWriteLock() error { return l.releaseAny(false) }
 
 func (l *memoryLock) Hold(ctx context.Context) (context.Context, func() error, error) {
 	return l.hold(ctx, false)
@@ -86,6 +92,29 @@ func (l *memoryLock) hold(ctx context.Context, shared bool) (context.Context, fu
 		return nil, nil, err
 	}
 	return h.ctx, func() error { return l.release(h) }, nil
+}
+
+func (l *memoryLock) try(ctx context.Context, shared bool) (bool, error) {
+	switch {
+	case l.bug == "try waits":
+		return true, l.acquire(ctx, shared)
+	case ctx.Err() != nil && l.bug != "try ignores a done context":
+		return false, l.contextError(ctx)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.state(l.name)
+	h := &memoryHold{lock: l, shared: shared, granted: make(chan bool), cancel: func(error) {}}
+	s.queue = append(s.queue, h)
+	s.grant(l.bug)
+	select {
+	case <-h.granted:
+		l.holds = append(l.holds, h)
+		return true, nil
+	default:
+		s.remove(h)
+		return l.bug == "try succeeds always", nil
+	}
 }
 
 // get acquires the lock.
@@ -135,8 +164,8 @@ func (l *memoryLock) get(ctx context.Context, shared, held bool) (*memoryHold, e
 	return h, nil
 }
 
-// nextToken is called when the lock has been granted. Readers that were granted the lock together can
-// take their tokens in another order.
+// nextToken is called when the lock has been granted. Readers that were granted the lock together
+// can take their tokens in another order.
 func (s *memoryState) nextToken(l *memoryLock) (int64, bool) {
 	s.token++
 	l.token++
@@ -164,12 +193,18 @@ func (l *memoryLock) giveUp(ctx context.Context, h *memoryHold) error {
 }
 
 func (l *memoryLock) contextError(ctx context.Context) error {
-	err := errors.Join(ctx.Err(), context.Cause(ctx))
+	err := lease.ContextError(ctx)
 	switch l.bug {
 	case "error without a path":
 		return err
+	case "error with an empty path":
+		return &fs.PathError{Op: "acquire", Err: err}
 	case "error without the cause":
 		err = ctx.Err()
+	case "deadline with a cause is no timeout":
+		err = errors.Join(ctx.Err(), context.Cause(ctx))
+	case "cancellation looks like a timeout":
+		err = lease.WithCause(context.DeadlineExceeded, err)
 	}
 	return &fs.PathError{Op: "acquire", Path: l.name, Err: err}
 }
@@ -229,13 +264,13 @@ func (s *memoryState) remove(h *memoryHold) {
 	s.holds, s.queue = slices.DeleteFunc(s.holds, is), slices.DeleteFunc(s.queue, is)
 }
 
-// releaseAny releases a hold without a context, if there is one.
+// releaseAny releases a hold without a context, if there is one, and of these one that is lost.
 func (l *memoryLock) releaseAny(shared bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var found *memoryHold
 	for _, h := range l.holds {
-		if h.shared == shared && (found == nil || found.held && !h.held) {
+		if h.shared == shared && (found == nil || l.before(h, found)) {
 			found = h
 		}
 	}
@@ -250,6 +285,20 @@ func (l *memoryLock) releaseAny(shared bool) error {
 		s.grant(l.bug)
 	}
 	return l.releaseError(fasteners.ErrNotAcquired)
+}
+
+// before reports whether h is released before another hold that is older, if it is not told which.
+func (l *memoryLock) before(h, older *memoryHold) bool {
+	switch l.bug {
+	case "release takes the oldest hold":
+		return false
+	case "release takes the newest hold":
+		return true
+	}
+	if h.held != older.held {
+		return older.held
+	}
+	return !older.lost
 }
 
 func (l *memoryLock) release(h *memoryHold) error {
@@ -289,8 +338,11 @@ func (l *memoryLock) releaseLocked(h *memoryHold) error {
 }
 
 func (l *memoryLock) releaseError(err error) error {
-	if l.bug == "error without a path" {
+	switch l.bug {
+	case "error without a path":
 		return err
+	case "error with an empty path":
+		return &fs.PathError{Op: "release", Err: err}
 	}
 	return &fs.PathError{Op: "release", Path: l.name, Err: err}
 }

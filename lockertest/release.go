@@ -13,10 +13,11 @@ func (s *suite) testRelease(t *testing.T) {
 	s.forEachWay(t, "Twice", s.testReleaseTwice, isAny)
 	s.forEachWay(t, "OtherHold", s.testOtherHold, isHeld)
 	s.forEachWay(t, "EndsHold", s.testReleaseEndsHold, isHeld)
+	s.forEachWay(t, "SparesHold", s.testReleaseSparesHold, func(w way) bool { return w.held && w.shared })
 }
 
-// testNotAcquired releases through a lock value that does not hold the lock: while nobody does, while
-// another value does, and while this one does in the other mode.
+// testNotAcquired releases through a lock value that does not hold the lock: while nobody does,
+// while another value does, and while this one does in the other mode.
 func (s *suite) testNotAcquired(t *testing.T, w way) {
 	name := lockName(t)
 	a, holder, other := s.open(t, name, w), s.open(t, name, w), s.open(t, name, w.exclusive())
@@ -35,7 +36,8 @@ func (s *suite) testNotAcquired(t *testing.T, w way) {
 	other.mustBeFree(t)
 }
 
-// testReleaseTwice releases a hold twice: while nobody holds the lock, and while another lock value does.
+// testReleaseTwice releases a hold twice: while nobody holds the lock, and while another lock
+// value does.
 func (s *suite) testReleaseTwice(t *testing.T, w way) {
 	name := lockName(t)
 	a, holder, other := s.open(t, name, w), s.open(t, name, w), s.open(t, name, w.exclusive())
@@ -49,7 +51,8 @@ func (s *suite) testReleaseTwice(t *testing.T, w way) {
 	other.mustBeFree(t)
 }
 
-// testOtherHold checks that the release of a hold does not end another one through the same lock value.
+// testOtherHold checks that the release of a hold does not end another one through the same lock
+// value.
 func (s *suite) testOtherHold(t *testing.T, w way) {
 	name := lockName(t)
 	a, other := s.open(t, name, w), s.open(t, name, w.exclusive())
@@ -81,6 +84,24 @@ func (s *suite) testReleaseEndsHold(t *testing.T, w way) {
 	must(t, a.way.release(a.lock))
 	receive(t, h.ctx.Done(), "the context of a hold that was released")
 	checkError(t, h.release(), "release", fasteners.ErrNotAcquired)
+	other.mustBeFree(t)
+}
+
+// testReleaseSparesHold checks that ReleaseReadLock ends the hold that has no context, whether
+// those that have one are older or newer.
+func (s *suite) testReleaseSparesHold(t *testing.T, w way) {
+	name := lockName(t)
+	a, other := s.open(t, name, w), s.open(t, name, w.exclusive())
+	plain := a.as(acquireRead)
+	older := a.mustAcquire(t)
+	plain.mustAcquire(t)
+	newer := a.mustAcquire(t)
+	must(t, plain.way.release(plain.lock))
+	for _, h := range []*holding{older, newer} {
+		h.mustGoOn(t, other)
+		mustRelease(t, h)
+	}
+	checkError(t, plain.way.release(plain.lock), "release", fasteners.ErrNotAcquired)
 	other.mustBeFree(t)
 }
 

@@ -81,8 +81,8 @@ func (s *suite) testTokenInFunction(t *testing.T, w way) {
 	r.checkTokens(t)
 }
 
-// testTokenAfterLoss checks that the token of the next holder is greater than that of one that has lost
-// the lock, and may not know it.
+// testTokenAfterLoss checks that the token of the next holder is greater than that of one that
+// has lost the lock, and may not know it.
 func (s *suite) testTokenAfterLoss(t *testing.T, w way) {
 	name := lockName(t)
 	lost := s.open(t, name, w).mustAcquire(t)

@@ -9,10 +9,11 @@ import (
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 )
 
-// A cancelHandler does what is to be done when the context of a statement ends. Usually it makes pgx give
-// up reading, and, unless it was only waiting for a notification, cancel the statement and close the
-// connection. While the session is lent to a transaction, it asks the server to cancel the statement, and
-// the session, with the lock, stays.
+// A cancelHandler does what is to be done when the context of a statement ends.
+// Usually it makes pgx give up reading, and, unless it was only waiting for a
+// notification, cancel the statement and close the connection. While the
+// session is lent to a transaction, it asks the server to cancel the statement,
+// and the session, with the lock, stays.
 type cancelHandler struct {
 	lent    atomic.Bool
 	close   pgconn.DeadlineContextWatcherHandler

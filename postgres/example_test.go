@@ -17,7 +17,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	db := postgres.New(config)
-	defer db.Close()
+	defer db.Close(ctx)
 	lock := postgres.NewLock(db, "report")
 
 	err = fasteners.WithLock(ctx, lock, func(ctx context.Context) error { // ctx ends if the lock is lost

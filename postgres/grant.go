@@ -1,323 +1,285 @@
 package postgres
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
-	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/lease"
 )
 
-// A grant is a lock that the server has granted to a session, for one writer or for several readers.
+// A grant is a lock that the server has granted to a session, for one writer or
+// for several readers.
 //
-// It is a lease: the server ends the session, and so releases the lock, when it has heard nothing for the
-// TTL. So this process sends signs of life, and takes the lock for lost a margin before the server can
-// have released it. It counts from the time when it has sent what the server has answered last: the
-// answer may have been on its way for as long as that.
+// It is a lease: the server ends the session, and so releases the lock, when it
+// has heard nothing for the TTL. So this process sends signs of life.
 //
-// DB.mu protects what is not atomic. The goroutine that keeps the grant uses the session.
+// One goroutine keeps the grant, and uses the session unless that is lent.
 type grant struct {
 	entry   *entry
 	session *session
-	mode    mode
+	mode    lease.Mode
 	token   int64
+	lease   *lease.Lease
 
-	deadline atomic.Int64 // an instant, after which the lock is taken for lost
-	timer    *time.Timer  // for the deadline
+	// On the clock of lease.Now; only the goroutine that keeps the grant uses
+	// these.
+	readAt  time.Duration // the end of the connection is noticed from then on
+	checkAt time.Duration // if another session waits, the server is asked then whether it still does
+	watchAt time.Duration // while the session is lent, the server is asked about it then
 
-	sent      instant // of the last sign of life that was answered
-	holds     map[*hold]struct{}
-	readAt    instant // the end of the connection is noticed from then on
-	joinUntil instant // readers become holders without asking the server
-	checkAt   instant // the server is asked again then
-	unlocking bool    // nobody becomes a holder any more
-	lost      error   // why the lock is taken for lost, or nil
-	over      bool    // the lock is released, or the session is closed
-	leaving   []*departure
+	// DB.mu protects these.
+	holders   int
+	joinUntil time.Duration  // readers become holders without asking the server
+	unlocking bool           // nobody becomes a holder any more
+	handed    bool           // the lock is lost, and another goroutine serves the queue
+	over      bool           // the lock is released, or the session is closed
+	leaving   []chan<- error // the results of the holders that are being released
 	borrowers []*borrower
 	interrupt context.CancelFunc // ends the wait of the goroutine that keeps the grant
 }
 
-// A departure is a hold that is being released.
-type departure struct {
-	hold   *hold
-	result chan error
-}
-
 const (
-	// Readers of one process that overlap could keep the writers of others waiting forever. So after this
-	// time a new one becomes a holder only if the server says that nobody waits.
+	// Readers of one process that overlap could keep the writers of others
+	// waiting forever. So after this time a new one becomes a holder only if
+	// the server says that nobody waits.
 	joinTime = 50 * time.Millisecond
 
-	// If somebody waits, the readers that wait for that ask again, as it may have given up.
+	// If somebody waits, the readers that wait for that ask again, as it may
+	// have given up.
 	checkInterval = time.Second
 
-	// Most holds are short. To interrupt a read takes longer than to wait for so long before it.
+	// Most holds are short. Interrupting a read takes longer than waiting for
+	// so long before it.
 	readAfter = time.Millisecond
 )
 
-var (
-	errSilent = errors.New("the server has not answered in time")
-	errEnded  = errors.New("the session of the lock is closed")
-)
+// newGrant returns the grant of a lock that the server has granted in its
+// answer to what was sent then.
+func newGrant(e *entry, s *session, m lease.Mode, token int64, sent time.Duration) *grant {
+	o, now := &e.db.options, lease.Now()
+	return &grant{
+		entry: e, session: s, mode: m, token: token, lease: lease.New(sent, o.ttl, o.margin),
+		readAt: now + readAfter, joinUntil: now + joinTime,
+	}
+}
 
 func (g *grant) ttl() time.Duration { return g.entry.db.options.ttl }
 
-func (g *grant) deadlineAfter(sent instant) instant {
-	return sent.add(g.ttl() - g.entry.db.options.margin)
+// serverEnd is when the server has ended the session, unless it has heard a
+// later sign of life than was answered.
+func (g *grant) serverEnd() time.Duration { return g.lease.Deadline() + g.entry.db.options.margin }
+
+// signAt is a quarter of the TTL after the last sign of life that was answered.
+func (g *grant) signAt() time.Duration { return g.serverEnd() - g.ttl()*3/4 }
+
+// keep serves the holders until the last one has released the lock, or the lock
+// is lost and the server has ended the session. It reports whether the lock is
+// lost. Then another goroutine serves the queue.
+func (g *grant) keep() (lost bool) {
+	noted := make(chan struct{})
+	stop := context.AfterFunc(g.lease.Context(), func() {
+		defer close(noted)
+		g.noteLoss()
+	})
+	for do := g.next(); do != nil; do = g.next() {
+		do()
+	}
+	g.lease.Close()
+	if stop() {
+		return false
+	}
+	<-noted
+	return true
 }
 
-// keep serves those who hold the lock until the last one has released it. It reports whether the lock is
-// lost.
-func (e *entry) keep(g *grant) (lost bool) {
-	db := e.db
+// next decides what is to be done next, without DB.mu. It returns nil if the
+// grant is over.
+func (g *grant) next() (do func()) {
+	db := g.entry.db
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	g.timer = time.AfterFunc(now().until(instant(g.deadline.Load())), g.expire)
-	defer g.timer.Stop()
-	g.readAt = now().add(readAfter)
-	g.unlocking = !e.becomeHeldLocked(g)
-	for !g.over {
-		switch now := now(); {
-		case g.session.conn.IsClosed():
-			g.endLocked()
-		case len(g.leaving) > 0 || len(g.holds) == 0:
-			g.departLocked()
-		case g.lost != nil && (now >= g.serverEnd() || db.closed):
-			g.endLocked()
-		case g.lost == nil && now >= g.sent.add(g.ttl()/4):
-			g.signLocked()
-		case g.lost == nil && g.wantsCheckLocked(now):
-			g.checkLocked()
-		case len(g.borrowers) > 0:
-			g.lendLocked()
-		case g.lost != nil:
-			// The session is not closed before the server ends it: the margin is for the holders.
-			g.waitLocked(now.until(g.serverEnd()))
-		default:
-			g.waitLocked(min(now.until(g.sent.add(g.ttl()/4)), g.untilCheckLocked(now)))
-		}
+	g.interruptLocked() // frees the context of the last wait
+	lost, wakeAt := g.lease.Err() != nil, g.signAt()
+	head := g.entry.headLocked()
+	// The first waiter may share the lock with its holders.
+	reader := g.mode == lease.Shared && head != nil && head.mode == lease.Shared
+	switch now := lease.Now(); {
+	case g.over:
+		g.failBorrowersLocked()
+		return nil
+	case g.session.conn.IsClosed():
+		return g.end
+	case len(g.leaving) > 0 || g.holders == 0:
+		return g.depart
+	case lost && (now >= g.serverEnd() || db.closed):
+		return g.end
+	case !lost && now >= g.signAt():
+		return func() { _ = g.call(g.session.signOfLife) }
+	case !lost && reader && (head.try || now < g.joinUntil || now >= g.checkAt):
+		return g.admit
+	case len(g.borrowers) > 0:
+		b := g.borrowers[0]
+		g.borrowers = g.borrowers[1:]
+		return func() { g.lend(b) }
+	case lost:
+		// The session is not closed before the server ends it: the margin is
+		// for the holders.
+		wakeAt = g.serverEnd()
+	case reader:
+		wakeAt = min(wakeAt, g.checkAt)
 	}
-	for _, b := range g.borrowers {
-		b.err = cmp.Or(g.lost, fasteners.ErrNotAcquired)
-		close(b.lent)
-	}
-	g.borrowers = nil
-	return g.lost != nil
+	wait := g.interruptibleLocked(db.closing, wakeAt)
+	return func() { g.wait(wait) }
 }
 
-// serverEnd is an instant at which the server has ended the session, unless it has heard a later sign of life
-// than was answered.
-func (g *grant) serverEnd() instant {
-	return instant(g.deadline.Load()).add(g.entry.db.options.margin)
-}
-
-// callLocked calls fn, which uses the session, without DB.mu. An error closes the session, and the lock
-// is lost. Before the server has ended the session, fn is not interrupted: that would close it.
-func (g *grant) callLocked(fn func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(g.entry.db.closing, max(now().until(g.serverEnd()), 0))
-	defer cancel()
-	g.entry.db.mu.Unlock()
-	err := fn(ctx)
-	if err != nil {
-		g.lose(err) // first: closing the session releases the lock
-		g.session.close()
-	}
-	g.entry.db.mu.Lock()
-	return err
-}
-
-// lastsLocked reports whether somebody may become a holder. After this process was stopped, the timer may not
-// have run yet.
-func (g *grant) lastsLocked() bool {
-	return g.lost == nil && !g.unlocking && now() < instant(g.deadline.Load())
-}
-
-// extendLocked notes a sign of life that was answered. One that is answered after the deadline comes too
-// late.
-func (g *grant) extendLocked(sent instant) {
-	if g.lost == nil && now() < instant(g.deadline.Load()) {
-		g.sent = sent
-		g.deadline.Store(int64(g.deadlineAfter(sent)))
-	}
-}
-
-func (g *grant) signLocked() {
-	var sent instant
-	err := g.callLocked(func(ctx context.Context) (err error) {
-		sent, err = g.session.signOfLife(ctx)
-		return err
-	})
-	if err == nil {
-		g.extendLocked(sent)
-	}
-}
-
-// waitLocked waits for at most d, until there is something to do or the connection ends.
-func (g *grant) waitLocked(d time.Duration) {
-	ctx, cancel := context.WithTimeout(g.entry.db.closing, d)
+// interruptibleLocked returns the context of a wait of the goroutine that keeps
+// the grant.
+func (g *grant) interruptibleLocked(parent context.Context, end time.Duration) context.Context {
+	wait, cancel := context.WithTimeout(parent, end-lease.Now())
 	g.interrupt = cancel
-	first := now() < g.readAt
-	g.entry.db.mu.Unlock()
-	var err error
-	if first {
-		_ = sleep(ctx, readAfter)
-	} else {
-		_, err = g.session.conn.WaitForNotification(ctx)
-	}
-	cancel()
-	if g.session.conn.IsClosed() {
-		g.lose(err)
-	}
-	g.check()
-	g.entry.db.mu.Lock()
-	g.interrupt = nil
+	return wait
 }
 
+// interruptLocked makes the goroutine that keeps the grant decide anew what is
+// to be done.
 func (g *grant) interruptLocked() {
 	if g.interrupt != nil {
 		g.interrupt()
 	}
 }
 
-// departLocked releases holds, and with the last one the lock. Each release waits for an answer of the
-// server, which proves that the session has had the lock until then.
-func (g *grant) departLocked() {
-	leaving := g.leaving
-	g.leaving = nil
-	for _, d := range leaving {
-		delete(g.holds, d.hold)
+// call calls fn, which sends a statement in the session: a sign of life, if it
+// is answered. An error closes the session, and call returns that the lock is
+// lost. Before the server has ended the session, fn is not interrupted: that
+// would close it.
+func (g *grant) call(fn func(context.Context) error) error {
+	sent := lease.Now()
+	ctx, cancel := context.WithTimeout(g.entry.db.closing, g.serverEnd()-sent)
+	defer cancel()
+	if err := fn(ctx); err != nil {
+		g.lease.Lose(err) // first: closing the session releases the lock
+		g.session.close()
+		return g.lease.Err()
 	}
-	last := len(g.holds) == 0
-	g.unlocking = g.unlocking || last
-	var sent instant
-	err := g.callLocked(func(ctx context.Context) (err error) {
-		if last {
-			return g.session.unlock(ctx, g.entry.key, g.mode)
-		}
-		sent, err = g.session.signOfLife(ctx)
-		return err
-	})
-	switch {
-	case err != nil:
-		err = g.lost
-	case last:
+	g.lease.Renew(sent, g.ttl())
+	return nil
+}
+
+// depart releases holds, and with the last one the lock. Each release waits for
+// an answer of the server, which proves that the session has had the lock until
+// then.
+func (g *grant) depart() {
+	mu := &g.entry.db.mu
+	mu.Lock()
+	leaving := g.takeLeavingLocked()
+	last := g.holders == 0
+	g.unlocking = last
+	mu.Unlock()
+
+	release := g.session.signOfLife
+	if last {
+		release = func(ctx context.Context) error { return g.session.unlock(ctx, g.entry.key, g.mode) }
+	}
+	err := g.call(release)
+
+	mu.Lock()
+	defer mu.Unlock()
+	if err == nil && last {
 		g.over = true
 		if g.entry.grant == g {
 			g.entry.grant = nil
 		}
-		if g.lost != nil { // nobody else uses the session any more
-			g.entry.db.mu.Unlock()
-			g.entry.db.putIdle(g.session)
-			g.entry.db.mu.Lock()
-		}
-	default:
-		g.extendLocked(sent)
 	}
-	for _, d := range leaving {
-		d.result <- err
+	for _, result := range leaving {
+		result <- err
 	}
 }
 
-// endLocked closes the session of a lock that is lost.
-func (g *grant) endLocked() {
-	g.entry.db.mu.Unlock()
-	g.lose(errEnded)
+// takeLeavingLocked returns the results of the holders that are being released,
+// which are none any more.
+func (g *grant) takeLeavingLocked() []chan<- error {
+	leaving := g.leaving
+	g.holders -= len(leaving)
+	g.leaving = nil
+	return leaving
+}
+
+// end closes the session of a lock that is lost.
+func (g *grant) end() {
+	g.lease.Lose(errEnded)
 	g.session.close()
 	g.entry.db.mu.Lock()
+	defer g.entry.db.mu.Unlock()
 	g.over = true
-	for _, d := range g.leaving {
-		delete(g.holds, d.hold)
-		d.result <- g.lost
+	for _, result := range g.takeLeavingLocked() {
+		result <- g.lease.Err()
 	}
 }
 
-// wantsCheckLocked reports whether a reader at the head of the queue may share the lock with its holders.
-func (g *grant) wantsCheckLocked(now instant) bool {
-	w := g.entry.headLocked()
-	return g.mode == shared && !g.unlocking && w != nil && w.mode == shared &&
-		(w.try || now < g.joinUntil || now >= g.checkAt)
-}
-
-func (g *grant) untilCheckLocked(now instant) time.Duration {
-	if w := g.entry.headLocked(); g.mode == shared && w != nil && w.mode == shared {
-		return max(0, now.until(g.checkAt))
-	}
-	return g.ttl()
-}
-
-// checkLocked makes the readers at the head of the queue holders, unless another session waits for the lock.
-func (g *grant) checkLocked() {
-	if now() >= g.joinUntil {
-		var waits bool
-		var sent instant
-		err := g.callLocked(func(ctx context.Context) (err error) {
-			waits, sent, err = g.session.contended(ctx, g.entry.key)
+// admit makes the readers at the head of the queue holders, unless another
+// session waits for the lock.
+func (g *grant) admit() {
+	e := g.entry
+	asks, waits := lease.Now() >= g.joinUntil, false
+	if asks {
+		err := g.call(func(ctx context.Context) (err error) {
+			waits, err = g.session.contended(ctx, e.key)
 			return err
 		})
 		if err != nil {
 			return
 		}
-		g.extendLocked(sent)
-		if waits {
-			g.checkAt = now().add(checkInterval)
-			g.entry.failTriesLocked(errBusy)
-			return
-		}
-		g.joinUntil = now().add(joinTime)
+	}
+	e.db.mu.Lock()
+	defer e.db.mu.Unlock()
+	if waits {
+		g.checkAt = lease.Now() + checkInterval
+		e.failTriesLocked(lease.ErrBusy)
+		return
+	}
+	if asks {
+		g.joinUntil = lease.Now() + joinTime
 	}
 	if g.lastsLocked() {
-		g.entry.admitLocked(g)
+		e.admitLocked(g)
 	}
 }
 
-// expire is called by the timer. The deadline may have been extended meanwhile.
-func (g *grant) expire() {
-	g.check()
-	g.entry.db.mu.Lock()
-	defer g.entry.db.mu.Unlock()
-	if g.lost == nil && !g.over {
-		g.timer.Reset(max(0, now().until(instant(g.deadline.Load()))))
+// lastsLocked reports whether somebody may become a holder.
+func (g *grant) lastsLocked() bool { return !g.unlocking && g.lease.Err() == nil }
+
+// wait waits until its context is done or the connection ends.
+func (g *grant) wait(ctx context.Context) {
+	if lease.Now() < g.readAt {
+		_ = sleep(ctx, readAfter)
+		return
+	}
+	if _, err := g.session.conn.WaitForNotification(ctx); g.session.conn.IsClosed() {
+		g.lease.Lose(err)
 	}
 }
 
-// check takes the lock for lost if its deadline has passed.
-func (g *grant) check() {
-	if now() >= instant(g.deadline.Load()) {
-		g.lose(errSilent)
-	}
-}
-
-// lose takes the lock for lost, and ends the contexts of its holders.
-func (g *grant) lose(err error) {
+// noteLoss is called when the lock is lost, while others may use the session.
+func (g *grant) noteLoss() {
 	db := g.entry.db
 	db.mu.Lock()
-	first := g.lost == nil && !g.over
-	holds := g.loseLocked(err)
+	g.handOverLocked()
+	g.interruptLocked()
 	db.mu.Unlock()
-	for _, h := range holds {
-		h.end()
-	}
-	if first {
-		db.log(slog.LevelInfo, "lost", g.entry.name, err)
+	if err := g.lease.Err(); !errors.Is(err, ErrClosed) {
+		db.engine.Log(slog.LevelWarn, "lost the lock", g.entry.name, err)
 	}
 }
 
-// loseLocked takes the lock for lost. The caller has to end the contexts of the holds that it returns.
-func (g *grant) loseLocked(err error) (holds []*hold) {
-	if g.lost != nil || g.over {
-		return nil
+// handOverLocked makes another goroutine serve the queue, since the lock is
+// lost. The one that keeps the grant only waits for the holders from now on.
+func (g *grant) handOverLocked() {
+	if g.handed {
+		return
 	}
-	g.lost = fmt.Errorf("%w: %w", fasteners.ErrLost, err)
-	for h := range g.holds {
-		holds = append(holds, h)
-	}
-	g.interruptLocked()
-	// The goroutine that keeps g has served the queue. From now on it only waits for the holders.
+	g.handed = true
 	e := g.entry
 	e.grant, e.serving = nil, false
 	if e.queue.Len() > 0 {
@@ -325,5 +287,4 @@ func (g *grant) loseLocked(err error) (holds []*hold) {
 	} else {
 		delete(e.db.entries, e.name)
 	}
-	return holds
 }

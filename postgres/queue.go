@@ -3,24 +3,30 @@ package postgres
 import (
 	"container/list"
 	"context"
-	"errors"
+
+	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/lease"
 )
 
-// An entry is a lock that goroutines of this process hold or wait for. These wait in a queue, in order of
-// arrival. One goroutine serves the queue: it waits for the lock in the queue of the server, on one
-// connection, in the mode of the first waiter, and keeps its place there when that gives up and the next one
-// wants the same.
+// An entry is a lock that goroutines of this process hold or wait for. These
+// wait in a queue, in order of arrival. One goroutine serves the queue: it
+// waits for the lock in the queue of the server, on one connection, in the mode
+// of the first waiter, and keeps its place there when that gives up and the
+// next one wants the same.
 //
-// When a goroutine releases the lock, the server hands it on: to another process if one waits, and
-// otherwise to this one, which has asked for it again, for its next waiter. So processes take turns,
-// whatever the number of their goroutines.
+// When a goroutine releases the lock, the server hands it on: to another
+// process if one waits, and otherwise to this one, which has asked for it
+// again, for its next waiter. So processes take turns, whatever the number of
+// their goroutines.
 //
-// DB.mu protects an entry. Every name that ends in Locked is of a function whose caller holds it.
+// DB.mu protects an entry. Every name that ends in Locked is of a function
+// whose caller holds it.
 //
-// The table of lock files (internal/locktable) is not used here. Its descriptors do not end by themselves,
-// while a session can be lost with all its holds. It hands a lock on without asking anybody, while here
-// each grant needs a token of its own. And its goroutines wait in turn, while one that gives up here
-// would cost the process its place in the queue of the server.
+// The table of lock files is not used here. Its descriptors do not end by
+// themselves, while a session can be lost with all its holds. It hands a lock
+// on without asking anybody, while here each grant needs a token of its own.
+// And its goroutines wait in turn, while one that gives up here would cost the
+// process its place in the queue of the server.
 type entry struct {
 	db      *DB
 	name    string
@@ -31,10 +37,11 @@ type entry struct {
 	grant   *grant    // what the server has granted, or nil if it has not, or it is lost
 	trouble error     // why the server could not be asked, or nil
 
-	// stop makes the goroutine that serves the queue give up its wait, which is for a lock in mode asked. It
-	// is nil if there is no such wait. While asking, the server has been asked, and has not answered.
+	// stop makes the goroutine that serves the queue give up its wait, which is
+	// for a lock in mode asked. It is nil if there is no such wait. While
+	// asking, the server has been asked, and has not answered.
 	stop   context.CancelFunc
-	asked  mode
+	asked  lease.Mode
 	asking bool
 }
 
@@ -42,23 +49,39 @@ type entry struct {
 type waiter struct {
 	entry   *entry
 	element *list.Element // of the queue
-	mode    mode
-	try     bool  // it waits only until it is known whether the lock is free
-	hold    *hold // to be granted
+	mode    lease.Mode
+	try     bool // it waits only until it is known whether the lock is free
 
-	// resolved is closed when the wait is over. Then err is set, or the hold has its grant.
+	// resolved is closed when the wait is over. Then the waiter has a hold or
+	// an error.
 	resolved chan struct{}
+	hold     *hold
 	err      error
 }
 
-// errBusy is the outcome of a try if somebody else holds the lock or waits for it.
-var errBusy = errors.New("lock is held")
+// acquire acquires a lock for a [lease.Handle].
+func (db *DB) acquire(ctx context.Context, name string, m lease.Mode, try bool) (*hold, error) {
+	w := db.enter(name, m, try)
+	select {
+	case <-w.resolved:
+	case <-ctx.Done():
+	}
+	if ctx.Err() == nil {
+		return w.hold, w.err
+	}
+	err := lease.ContextError(ctx)
+	held, trouble := w.leave()
+	if held {
+		return nil, &fasteners.HeldError{Err: err}
+	}
+	return nil, lease.WithCause(err, trouble)
+}
 
-// enter makes h a hold, or puts a waiter for it into the queue.
-func (db *DB) enter(name string, m mode, try bool, h *hold) *waiter {
+// enter makes a new waiter a holder, refuses it, or puts it into the queue.
+func (db *DB) enter(name string, m lease.Mode, try bool) *waiter {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	w := &waiter{mode: m, try: try, hold: h, resolved: make(chan struct{})}
+	w := &waiter{mode: m, try: try, resolved: make(chan struct{})}
 	if db.closed {
 		w.resolveLocked(nil, ErrClosed)
 		return w
@@ -66,16 +89,17 @@ func (db *DB) enter(name string, m mode, try bool, h *hold) *waiter {
 	e := db.entries[name]
 	if e == nil {
 		e = &entry{db: db, name: name, key: Key(name)}
-		db.entries[name] = e
 	}
 	w.entry = e
-	joins := m == shared && e.grant != nil && e.grant.mode == shared && e.grant.lastsLocked()
+	g := e.grantLocked()
+	db.entries[name] = e // after that: a lost grant that nobody waits for has taken e out
+	joins := m == lease.Shared && g != nil && g.mode == lease.Shared && g.lastsLocked()
 	switch {
-	case joins && e.queue.Len() == 0 && now() < e.grant.joinUntil:
-		w.resolveLocked(e.grant, nil)
+	case joins && e.queue.Len() == 0 && lease.Now() < g.joinUntil:
+		w.resolveLocked(g, nil)
 		return w
-	case try && (e.patient > 0 || e.grant != nil && !joins):
-		w.resolveLocked(nil, errBusy)
+	case try && (e.patient > 0 || g != nil && !joins):
+		w.resolveLocked(nil, lease.ErrBusy)
 		return w
 	}
 	w.element = e.queue.PushBack(w)
@@ -86,9 +110,18 @@ func (db *DB) enter(name string, m mode, try bool, h *hold) *waiter {
 	case !e.serving:
 		e.serveLocked()
 	case joins:
-		e.grant.interruptLocked() // it admits readers
+		g.interruptLocked() // it admits readers
 	}
 	return w
+}
+
+// grantLocked returns the grant of those that hold the lock, or nil if nobody
+// does, or it is lost.
+func (e *entry) grantLocked() *grant {
+	if g := e.grant; g != nil && g.lease.Err() != nil {
+		g.handOverLocked()
+	}
+	return e.grant
 }
 
 func (e *entry) serveLocked() {
@@ -111,19 +144,21 @@ func (e *entry) removeLocked(w *waiter) {
 	}
 }
 
-// resolveLocked ends the wait of w, which is not in the queue. It has a grant or an error.
+// resolveLocked ends the wait of w, which is not in the queue, with a grant or
+// an error.
 func (w *waiter) resolveLocked(g *grant, err error) {
 	w.err = err
 	if err == nil {
-		w.hold.grant = g
-		g.holds[w.hold] = struct{}{}
+		w.hold = &hold{Hold: lease.Hold{Lease: g.lease, Token: g.token}, grant: g}
+		g.holders++
 	}
 	close(w.resolved)
 }
 
-// leave ends the wait of w for a goroutine that gives up. What it was granted at the last moment it gives back.
-// It reports whether somebody else has held the lock, as far as is known, and otherwise why the server could
-// not be asked, or nil.
+// leave ends the wait of w for a goroutine that gives up. What it was granted
+// at the last moment it gives back. It reports whether somebody else has held
+// the lock, as far as is known, and otherwise why the server could not be
+// asked, or nil.
 func (w *waiter) leave() (held bool, trouble error) {
 	e := w.entry
 	e.db.mu.Lock()
@@ -131,46 +166,36 @@ func (w *waiter) leave() (held bool, trouble error) {
 	select {
 	case <-w.resolved:
 		if w.err == nil {
-			go w.hold.release()
+			go w.hold.Release()
 		}
 		return false, nil
 	default:
 	}
-	held, trouble = e.asking || e.grant != nil, e.trouble
+	g := e.grantLocked()
+	held, trouble = e.asking || g != nil, e.trouble
 	e.removeLocked(w)
 	if head := e.headLocked(); e.stop != nil && (head == nil || head.mode != e.asked) {
 		e.stop()
 	}
-	if e.grant != nil {
-		e.grant.interruptLocked() // it admits readers that have waited for w, a writer
+	if g != nil {
+		g.interruptLocked() // it admits readers that have waited for w, a writer
 	}
 	return held, trouble
 }
 
-// becomeHeldLocked makes the first waiter a holder, and if it is a reader, all those behind it up to the next
-// writer. It refuses the tries that would have to wait from now on. It returns false if nobody wants the lock
-// in the mode of the grant any more, or it came too late.
-func (e *entry) becomeHeldLocked(g *grant) bool {
-	if w := e.headLocked(); w == nil || w.mode != g.mode || !g.lastsLocked() {
-		return false
-	}
-	e.grant, e.trouble = g, nil
-	e.admitLocked(g)
-	e.failTriesLocked(errBusy)
-	return true
-}
-
-// admitLocked makes the first waiters holders.
+// admitLocked makes the first waiter a holder, and if it is a reader, all those
+// behind it up to the next writer.
 func (e *entry) admitLocked(g *grant) {
 	for w := e.headLocked(); w != nil && w.mode == g.mode; w = e.headLocked() {
 		e.removeLocked(w)
 		w.resolveLocked(g, nil)
-		if g.mode == exclusive {
+		if g.mode == lease.Exclusive {
 			break
 		}
 	}
 }
 
+// failTriesLocked ends the waits of all tries.
 func (e *entry) failTriesLocked(err error) {
 	for el := e.queue.Front(); el != nil && e.patient < e.queue.Len(); {
 		w := el.Value.(*waiter)
@@ -182,6 +207,7 @@ func (e *entry) failTriesLocked(err error) {
 	}
 }
 
+// failLocked ends all waits.
 func (e *entry) failLocked(err error) {
 	for w := e.headLocked(); w != nil; w = e.headLocked() {
 		e.removeLocked(w)

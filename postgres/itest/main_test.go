@@ -58,7 +58,7 @@ const shortTTL = 2 * time.Second
 func awaitGuard(tb testing.TB, s *server.Server) {
 	tb.Helper()
 	db := postgres.New(s.Config(""), postgres.WithTTL(ttl))
-	defer db.Close()
+	defer db.Close(background)
 	must.Succeed(tb, postgres.NewLock(db, "guard").Acquire(background))
 }
 
@@ -71,7 +71,7 @@ func newDB(tb testing.TB, s *server.Server, opts ...postgres.Option) *postgres.D
 func newDBAt(tb testing.TB, s *server.Server, addr string, opts ...postgres.Option) *postgres.DB {
 	tb.Helper()
 	db := postgres.New(s.Config(addr), append([]postgres.Option{postgres.WithTTL(ttl)}, opts...)...)
-	tb.Cleanup(db.Close)
+	tb.Cleanup(func() { must.Succeed(tb, db.Close(background)) })
 	return db
 }
 

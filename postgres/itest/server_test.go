@@ -36,7 +36,7 @@ func TestOldServer(t *testing.T) {
 	config, err := pgx.ParseConfig("postgres://postgres@" + l.Addr().String() + "/postgres?sslmode=disable")
 	must.Succeed(t, err)
 	db := postgres.New(config)
-	defer db.Close()
+	defer db.Close(background)
 	err = postgres.NewLock(db, t.Name()).Acquire(background)
 	must.Fail(t, err, errors.ErrUnsupported)
 	if !strings.Contains(err.Error(), "PostgreSQL 13 is too old") {

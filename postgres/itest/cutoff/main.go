@@ -37,9 +37,9 @@ func run(ctx context.Context) error {
 	}
 	defer proxy.Close()
 	far := postgres.New(s.Config(proxy.Addr()), postgres.WithTTL(ttl))
-	defer far.Close()
+	defer far.Close(ctx)
 	near := postgres.New(s.Config(""), postgres.WithTTL(ttl))
-	defer near.Close()
+	defer near.Close(ctx)
 
 	log.Printf("the server has started: no lock is granted for %v", ttl)
 	held, release, err := postgres.NewLock(far, "report").Hold(ctx)

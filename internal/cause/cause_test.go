@@ -11,7 +11,7 @@ import (
 
 var errCause = errors.New("cause")
 
-func TestOf(t *testing.T) {
+func TestErrorOfContext(t *testing.T) {
 	t.Parallel()
 	canceled, cancel := context.WithCancel(context.Background())
 	cancel()

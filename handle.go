@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/go-fasteners/fasteners/internal/callback"
 	"github.com/go-fasteners/fasteners/internal/locktable"
 )
 
@@ -67,32 +68,33 @@ func (h *handle) acquire(ctx context.Context, mode locktable.Mode, held *holdCon
 	if h.options != nil && h.options.watched() {
 		return h.acquireWatched(ctx, mode, held)
 	}
-	hold, err := locktable.Hold{}, h.validate(ctx)
+	granted, err := locktable.Hold{}, h.validate(ctx)
 	if err == nil {
-		hold, err = h.options.table.Acquire(ctx, &h.request, mode, false)
+		granted, err = h.options.table.Acquire(ctx, &h.request, mode, false)
 	}
 	if err != nil {
 		return h.pathError("acquire", waitError(ctx, err))
 	}
-	h.add(hold, mode, held)
+	h.add(granted, mode, held)
 	return nil
 }
 
 func (h *handle) tryAcquire(mode locktable.Mode) (bool, error) {
-	var hold locktable.Hold
+	var granted locktable.Hold
 	err := h.validate(context.Background())
 	if err == nil {
-		hold, err = h.options.table.Acquire(context.Background(), &h.request, mode, true)
+		granted, err = h.options.table.Acquire(context.Background(), &h.request, mode, true)
 	}
 	acquired := err == nil
 	if err == locktable.ErrBusy {
 		err = nil
 	}
-	if h.logger() != nil {
-		h.log("try to acquire", err, slog.String("mode", mode.String()), slog.Bool("acquired", acquired))
+	if h.logs() {
+		h.logEnd(granted, acquired, "try to acquire", err,
+			slog.String("mode", mode.String()), slog.Bool("acquired", acquired))
 	}
 	if acquired {
-		h.add(hold, mode, nil)
+		h.add(granted, mode, nil)
 	}
 	return acquired, h.pathError("acquire", err)
 }
@@ -127,15 +129,37 @@ func (h *handle) logger() *slog.Logger {
 	return h.options.logger
 }
 
+// logs reports whether the lock has a logger that wants to know of operations.
+func (h *handle) logs() bool {
+	return h.logger() != nil && h.logger().Enabled(context.Background(), slog.LevelDebug)
+}
+
 func (h *handle) log(what string, err error, attrs ...slog.Attr) {
-	if h.logger() == nil {
+	if !h.logs() {
 		return
 	}
 	attrs = append(attrs, slog.String("path", h.path()))
 	if err != nil {
 		attrs = append(attrs, slog.Any("error", err))
 	}
-	h.logger().LogAttrs(context.Background(), slog.LevelDebug, "fasteners: "+what, attrs...)
+	callback.Run(func() {
+		h.logger().LogAttrs(context.Background(), slog.LevelDebug, "fasteners: "+what, attrs...)
+	})
+}
+
+// logEnd logs the end of an acquire or a try. If the log handler panics, nobody else can release the
+// lock that was granted.
+func (h *handle) logEnd(
+	granted locktable.Hold, acquired bool, what string, err error, attrs ...slog.Attr,
+) {
+	logged := false
+	defer func() {
+		if acquired && !logged {
+			_, _ = granted.Release(h.path())
+		}
+	}()
+	h.log(what, err, attrs...)
+	logged = true
 }
 
 func (h *handle) hold(ctx context.Context, mode locktable.Mode) (context.Context, func() error, error) {

@@ -5,26 +5,51 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/go-fasteners/fasteners/internal/cause"
 	"github.com/go-fasteners/fasteners/internal/locktable"
 )
 
 // acquireWatched is acquire with a timeout, a notice or a logger.
 func (h *handle) acquireWatched(ctx context.Context, mode locktable.Mode, held *holdContext) error {
 	w := &waitContext{lazyContext: lazyContext{Context: ctx}, handle: h, mode: mode, start: time.Now()}
-	hold, err := locktable.Hold{}, h.validate(ctx)
+	granted, err := locktable.Hold{}, h.validate(ctx)
 	if err == nil {
-		hold, err = h.options.table.Acquire(w, &h.request, mode, false)
+		granted, err = h.options.table.Acquire(w, &h.request, mode, false)
+		if err != nil && err == w.Err() && ctx.Err() == nil {
+			granted, err = h.acquireLate(w, mode)
+		}
 		err = waitError(w, err)
 		w.end()
 	}
-	if h.logger() != nil {
-		h.log("acquire", err, slog.String("mode", mode.String()), slog.Duration("waited", time.Since(w.start)))
+	if h.logs() {
+		h.logEnd(granted, err == nil, "acquire", err,
+			slog.String("mode", mode.String()), slog.Duration("waited", time.Since(w.start)))
 	}
 	if err != nil {
 		return h.pathError("acquire", err)
 	}
-	h.add(hold, mode, held)
+	h.add(granted, mode, held)
 	return nil
+}
+
+// lateTry bounds how long a try may take for which there was no time before the timeout.
+const lateTry = 10 * time.Millisecond
+
+// acquireLate is called if the timeout is over, and nobody is known to have held the lock meanwhile:
+// nobody has even tried to acquire it, since another goroutine was about to, or closed the file. One
+// try decides.
+func (h *handle) acquireLate(w *waitContext, mode locktable.Mode) (locktable.Hold, error) {
+	ctx, cancel := context.WithTimeout(w.Context, lateTry)
+	defer cancel()
+	granted, err := h.options.table.Acquire(ctx, &h.request, mode, true)
+	switch err {
+	case locktable.ErrBusy:
+		holders, _ := h.holders(w.Context, false)
+		err = &HeldError{Holders: holders, Err: cause.Of(w)}
+	case ctx.Err():
+		err = w.Err()
+	}
+	return granted, err
 }
 
 // A waitContext is the context of one acquire. When it begins to wait, which is when it asks

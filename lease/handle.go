@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/internal/callback"
 )
 
 // A Mode tells what a hold excludes.
@@ -43,16 +44,22 @@ type Engine[H Holder] struct {
 	Invalid error         // what is wrong with the options: no lock can be acquired
 }
 
-// Log logs something about the lock of that name, with the error if there is one.
+// Log logs something about the lock of that name, with the error if there is one. It waits for the
+// handler for no more than a moment, as that may wait for the lock.
 func (e *Engine[H]) Log(level slog.Level, what, name string, err error, attrs ...slog.Attr) {
 	if e == nil || e.Logger == nil {
+		return
+	}
+	if !e.Logger.Enabled(context.Background(), level) {
 		return
 	}
 	attrs = append(attrs, slog.String("path", name))
 	if err != nil {
 		attrs = append(attrs, slog.Any("error", err))
 	}
-	e.Logger.LogAttrs(context.Background(), level, "fasteners: "+what, attrs...)
+	callback.Run(func() {
+		e.Logger.LogAttrs(context.Background(), level, "fasteners: "+what, attrs...)
+	})
 }
 
 // A Handle is what the lock types of an engine have in common. It knows the holds that were
@@ -103,7 +110,8 @@ func (h *Handle[H]) TryAcquire(ctx context.Context, m Mode) (bool, error) {
 	if err == ErrBusy {
 		err = nil
 	}
-	h.log("try to acquire", err, slog.String("mode", m.String()), slog.Bool("acquired", acquired))
+	h.logEnd(hold, acquired, "try to acquire", err,
+		slog.String("mode", m.String()), slog.Bool("acquired", acquired))
 	if acquired {
 		h.add(hold, m)
 	}
@@ -130,7 +138,8 @@ func (h *Handle[H]) Acquired(m Mode) bool {
 func (h *Handle[H]) acquire(ctx context.Context, m Mode) (H, error) {
 	begun := time.Now()
 	hold, err := h.wait(ctx, m, begun)
-	h.log("acquire", err, slog.String("mode", m.String()), slog.Duration("waited", time.Since(begun)))
+	h.logEnd(hold, err == nil, "acquire", err,
+		slog.String("mode", m.String()), slog.Duration("waited", time.Since(begun)))
 	return hold, PathError("acquire", h.Name, err)
 }
 
@@ -222,6 +231,20 @@ func (h *Handle[H]) takeLocked(i int) (hold H, err error) {
 	hold = h.holds[i].hold
 	h.holds = slices.Delete(h.holds, i, i+1)
 	return hold, nil
+}
+
+// logEnd logs the end of an acquire or a try. If the log handler panics, nobody else can release the
+// hold.
+func (h *Handle[H]) logEnd(hold H, acquired bool, what string, err error, attrs ...slog.Attr) {
+	logged := false
+	defer func() {
+		if acquired && !logged {
+			hold.base().end()
+			_ = hold.Release()
+		}
+	}()
+	h.log(what, err, attrs...)
+	logged = true
 }
 
 func (h *Handle[H]) log(what string, err error, attrs ...slog.Attr) {

@@ -13,30 +13,31 @@ const maxRetries = 1000
 
 // Acquire locks the file that r.Path names. If it returns nil, the path named the locked file
 // at a moment at which the file was locked. If ctx is done first, it returns ctx.Err(), in a
-// *WaitError if it has waited, and leaves nothing behind.
+// *WaitError if somebody else held the lock while it waited, and leaves nothing behind.
 //
 // With try it does not wait for a release: it returns ErrBusy if the lock is held, or if another
 // goroutine of this process is already waiting for it.
 func (t *Table) Acquire(ctx context.Context, r *Request, mode Mode, try bool) (Hold, error) {
-	waited := false
+	var e *entry
+	since := never // when the caller began to wait
 	for retries := 0; ; retries++ {
 		if err := ctx.Err(); err != nil {
-			if waited {
-				err = &WaitError{Err: err}
-			}
-			return Hold{}, err
+			return Hold{}, e.waitError(err, since)
 		}
-		e, o, w, err := t.enter(ctx, r, mode, try, retries == 0)
+		var o outcome
+		var w *waiter
+		var err error
+		e, o, w, err = t.enter(ctx, r, mode, try, retries == 0)
 		if w != nil {
 			w.block(ctx) // not any deeper, to keep the stack small: see there
 			o, err = e.leave(ctx, w)
-			retries, waited = 0, true
+			retries, since = 0, min(since, w.since)
 		}
 		if err == nil && o == leading {
-			var late bool
-			late, err = e.lock(ctx, r, mode, try)
-			if late {
-				retries, waited = 0, true
+			var waited bool
+			waited, err = e.lock(ctx, r, mode, try)
+			if waited {
+				retries, since = 0, longAgo
 			}
 		}
 		if err == nil && o != grantedSame {
@@ -62,8 +63,8 @@ func (t *Table) Acquire(ctx context.Context, r *Request, mode Mode, try bool) (H
 		switch {
 		case err == nil:
 			return Hold{e}, nil
-		case waited && err == ctx.Err():
-			return Hold{}, e.waitError(err)
+		case err == ctx.Err():
+			return Hold{}, e.waitError(err, since)
 		case !errors.Is(err, ErrRetry) || retries == maxRetries:
 			return Hold{}, err
 		case retries > maxRetries/10:

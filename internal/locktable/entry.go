@@ -57,6 +57,10 @@ type entry struct {
 	mode    Mode          // of the lock, while held
 	since   time.Duration // of the hold, while held: since start
 
+	// heldUntil is when the lock was last known to be held by somebody: since start. Whether it
+	// is held now the state tells.
+	heldUntil time.Duration
+
 	slice slice
 	files
 }
@@ -151,5 +155,5 @@ func (e *entry) awaitSettlementLocked() *waiter {
 	if e.settled == nil {
 		e.settled = make(chan struct{})
 	}
-	return &waiter{outcome: settled, resolved: e.settled}
+	return &waiter{since: time.Since(start), outcome: settled, resolved: e.settled}
 }

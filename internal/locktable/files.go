@@ -17,6 +17,7 @@ type files struct {
 	releasedAt time.Time // when the lock was last released
 	timer      *time.Timer
 	timerIsSet bool
+	isKnown    bool // whether locks belong to the process: the file has been locked through file
 }
 
 // tryLock asks the kernel once, through a descriptor that it opens if there is none. It returns
@@ -25,7 +26,7 @@ type files struct {
 func (e *entry) tryLock(r *Request, mode Mode) error {
 	if e.file != nil && !e.file.Permits(mode) {
 		f := e.file
-		e.file = nil
+		e.file, e.isKnown = nil, false
 		if err := f.Close(); err != nil {
 			return err
 		}
@@ -45,6 +46,7 @@ func (e *entry) tryLock(r *Request, mode Mode) error {
 	}
 	ok, err := e.file.TryLock(mode)
 	if ok || err != nil {
+		e.isKnown = ok
 		return err
 	}
 	same, err := e.table.system.SameFile(r.Path, e.id)
@@ -97,7 +99,7 @@ func (t *Table) borrow(path string, id ID) (File, error) {
 func (e *entry) takeUnusedLocked(keep bool) (file File, others []File) {
 	others, e.others = e.others, nil
 	if !keep || e.queue.head == nil && e.table.idleTimeout == 0 {
-		file, e.file = e.file, nil
+		file, e.file, e.isKnown = e.file, nil, false
 	}
 	return file, others
 }

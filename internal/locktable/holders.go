@@ -2,6 +2,7 @@ package locktable
 
 import (
 	"errors"
+	"math"
 	"os"
 	"slices"
 	"time"
@@ -17,7 +18,8 @@ type Holder struct {
 	Opened  bool      // it is only known to have the file open, and may hold the lock or wait
 }
 
-// A WaitError is the error of an Acquire whose context was done while it waited.
+// A WaitError is the error of an Acquire whose context was done while it waited, and somebody
+// else held the lock.
 type WaitError struct {
 	ID      ID       // of the lock file
 	Holders []Holder // of the lock, as far as they are known without asking more than one question
@@ -174,14 +176,28 @@ func (e *entry) askHolder(maxAge time.Duration) {
 	t.mu.Unlock()
 }
 
-// waitError returns the error of a goroutine that has given up its wait.
-func (e *entry) waitError(err error) *WaitError {
+// never is later than any time since start, and longAgo is earlier.
+const (
+	never   = time.Duration(math.MaxInt64)
+	longAgo = time.Duration(math.MinInt64)
+)
+
+// waitError returns the error of a goroutine that gives up, and that has waited since then. It
+// is a *WaitError if somebody else held the lock meanwhile: a waiter may also have waited for a
+// goroutine that was about to acquire a free lock, or to close its file.
+func (e *entry) waitError(err error, since time.Duration) error {
+	if e == nil || since == never {
+		return err
+	}
 	e.table.mu.Lock()
 	defer e.table.mu.Unlock()
 	w := &WaitError{ID: e.id, Err: err}
-	if e.state == held {
+	switch {
+	case e.state == held:
 		w.Holders = []Holder{e.ownLocked()}
-	} else if e.other.isYoungerLocked(2 * recentHolder) {
+	case e.state != waiting && e.heldUntil < since:
+		return err
+	case e.other.isYoungerLocked(2 * recentHolder):
 		w.Holders = []Holder{e.other.holder}
 	}
 	return w

@@ -46,6 +46,8 @@ func (d *descriptor) owner() any {
 
 func (d *descriptor) CanWait() bool { return !d.ownsLocks }
 
+func (d *descriptor) OwnedByProcess() bool { return d.ownsLocks }
+
 func (d *descriptor) Permits(mode Mode) bool { return d.only == 0 || d.only == mode }
 
 // free reports whether d could be locked in mode. Pending blocks readers, not writers.

@@ -15,6 +15,7 @@ func (e *entry) release(path string) error {
 	t.mu.Lock()
 	t.setPathLocked(e, path)
 	e.releasedAt = time.Now()
+	e.heldUntil = e.releasedAt.Sub(start)
 	e.holders--
 	if e.holders > 0 {
 		t.mu.Unlock()
@@ -102,6 +103,10 @@ func (e *entry) stepDown(keep bool) (err error) {
 // closeIdle closes the descriptor of an entry that has been idle for idleTimeout. For an entry
 // that is not idle now, its release will schedule closeIdle again. One without a descriptor has
 // left the table, which may have another entry for the file.
+//
+// Closing can take its time, and nobody who comes meanwhile should wait for it. So the entry
+// leaves the table before, unless locks belong to the process: then closing would drop the lock
+// that a goroutine acquires through another descriptor.
 func (e *entry) closeIdle() {
 	t := e.table
 	t.mu.Lock()
@@ -113,6 +118,15 @@ func (e *entry) closeIdle() {
 	if time.Since(e.releasedAt) < t.idleTimeout {
 		e.closeLaterLocked()
 		t.mu.Unlock()
+		return
+	}
+	if e.file != nil && e.isKnown && !e.file.OwnedByProcess() {
+		file, others := e.takeUnusedLocked(false)
+		t.removeLocked(e)
+		t.mu.Unlock()
+		for _, f := range append(others, file) {
+			_ = f.Close()
+		}
 		return
 	}
 	e.leadLocked()

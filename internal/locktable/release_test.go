@@ -128,30 +128,6 @@ func TestDescriptorStaysOpenForQueue(t *testing.T) {
 	})
 }
 
-// A goroutine that arrives while an idle descriptor is being closed opens the file again.
-func TestAcquireDuringIdleClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newKernel(path)
-		table := New(&proc{kernel: k}, time.Millisecond)
-		release(t, acquire(t, table, Exclusive))
-		resume := k.holdBack("close")
-		time.Sleep(2 * time.Millisecond)
-		waiter := goAcquire(t.Context(), table, request(path), Exclusive)
-		if waiter.done() {
-			t.Error("the lock was acquired while the leader closes the file")
-		}
-		resume()
-		h := waiter.mustHold(t)
-		if n := len(k.open); n != 1 {
-			t.Errorf("%d descriptors are open", n)
-		}
-		release(t, h)
-		time.Sleep(time.Second)
-		mustBeEmpty(t, table)
-		mustBeClean(t, k)
-	})
-}
-
 // If a descriptor of the file permits only one mode, readers and writers replace each other's.
 func TestDescriptorsOfOneMode(t *testing.T) {
 	const path = "read-only"

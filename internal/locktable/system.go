@@ -104,6 +104,10 @@ type File interface {
 	// Unlock undoes all that TryLock, Wait and LockPending have done.
 	Unlock() error
 
+	// OwnedByProcess reports whether closing this descriptor, or another one of the file, drops
+	// all locks of the process on it. It is known for sure once the file has been locked.
+	OwnedByProcess() bool
+
 	// Duplicate returns another descriptor of the same open file description, through which
 	// another process can hold the lock as well. Its error wraps errors.ErrUnsupported if the
 	// lock belongs to this process.

@@ -28,6 +28,10 @@ func (e *entry) wait(ctx context.Context, r *Request, mode Mode) error {
 
 	err := e.blockOrPoll(interruptible, r, mode)
 
+	e.table.mu.Lock()
+	e.heldUntil = time.Since(start)
+	e.table.mu.Unlock()
+
 	// The kernel may have granted the lock as ctx was done, or as the wait was interrupted. The
 	// cause is read first: a moment later ctx could be done, and be taken for the cause.
 	cause := context.Cause(interruptible)

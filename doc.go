@@ -25,8 +25,9 @@
 // be read through another handle. Replacing a locked file by renaming another over it defeats
 // the lock.
 //
-// The file is created if it does not exist, along with its parent directories. It is never
-// written, truncated or removed; leave it in place. Acquire verifies that the path still names
+// The file is created if it does not exist, along with its parent directories, but not as the
+// target of a symbolic link. [WithFileMode] lets other users lock it. It is never written,
+// truncated or removed; leave it in place. Acquire verifies that the path still names
 // the file that it has locked, and retries if not. If the file is removed or replaced while the
 // lock is held, another process can lock the new file at the same time; Release reports this
 // with [ErrReplaced]. Only a holder may remove the file, as the last thing before it releases

@@ -38,7 +38,6 @@ var defaults = options{
 	Options: locktable.Options{
 		Delay:    10 * time.Millisecond,
 		MaxDelay: 100 * time.Millisecond,
-		Perm:     0o666,
 	},
 	table: locks,
 }
@@ -74,10 +73,22 @@ func WithPollInterval(delay, maxDelay time.Duration) Option {
 	})
 }
 
-// WithFileMode sets the permissions of a lock file that has to be created, before umask. The
-// default is
-// 0666. The permissions of an existing file are never changed.
+// WithFileMode sets the permissions of a lock file that has to be created: it gets exactly perm,
+// whatever the umask and the default ACL of the directory, so that users can share a lock:
+// WithFileMode(0o666) lets everybody lock the file. Only the bits of [fs.ModePerm] count. Without
+// this option a new file has 0666, less the umask, which usually lets others only read it: they get
+// an error that wraps [fs.ErrPermission].
+//
+// The permissions of an existing file are never changed, nor are directories that are created
+// affected. The option makes no difference on file systems without permissions, nor on Windows,
+// where a new file gets those that its directory gives it.
+//
+// If perm does not let the owner of the file read and write it (0600), acquiring the lock fails with
+// [fs.ErrInvalid].
 func WithFileMode(perm fs.FileMode) Option {
+	if perm&0o600 != 0o600 {
+		return invalid(fmt.Sprintf("file mode %04o, with which the owner cannot open the file", perm.Perm()))
+	}
 	return option(func(o *options) { o.Perm = perm.Perm() })
 }
 

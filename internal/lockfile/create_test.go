@@ -14,16 +14,19 @@ import (
 	"github.com/go-fasteners/fasteners/internal/lockfile"
 )
 
-// removeAfterMkdir removes dir immediately after acquire has created directories for the n-th time,
-// if remove(n) is true, as another process might.
+// removeAfterMkdir removes dir immediately after acquire has created a directory there for the n-th
+// time, if remove(n) is true, as another process might.
 func removeAfterMkdir(t *testing.T, dir string, remove func(n int) bool) {
 	n := 0
-	lockfile.SetMkdirAll(t, dir, func(path string, perm fs.FileMode) error {
-		err := os.MkdirAll(path, perm)
+	lockfile.SetMkdir(t, dir, func(_ string, mkdir func() error) error {
+		err := mkdir()
+		if err != nil {
+			return err
+		}
 		if n++; remove(n) {
 			_ = os.RemoveAll(dir)
 		}
-		return err
+		return nil
 	})
 }
 

@@ -3,32 +3,46 @@
 package lockfile
 
 import (
-	"io/fs"
-	"os"
 	"strings"
 	"sync"
 	"testing"
 )
 
-// mkdirAllIn has the functions of SetMkdirAll, by directory.
-var mkdirAllIn sync.Map
+// Cut is cut, for tests.
+var Cut = cut
 
-// SetMkdirAll makes the package use f instead of os.MkdirAll, in dir and below, until the test
-// ends.
-func SetMkdirAll(t testing.TB, dir string, f func(path string, perm fs.FileMode) error) {
-	mkdirAllIn.Store(dir, f)
-	t.Cleanup(func() { mkdirAllIn.Delete(dir) })
+// In has, by directory, a function that is called for each path in it, and for each that leads to
+// it, and can make the call fail.
+type in[F any] struct{ m sync.Map }
+
+func (in *in[F]) set(t testing.TB, dir string, f F) {
+	in.m.Store(dir, f)
+	t.Cleanup(func() { in.m.Delete(dir) })
+}
+
+func (in *in[F]) get(path string) (f F, ok bool) {
+	in.m.Range(func(dir, v any) bool {
+		if strings.HasPrefix(path, dir.(string)) {
+			f, ok = v.(F), true
+		}
+		return !ok
+	})
+	return f, ok
+}
+
+var mkdirIn in[func(path string, mkdir func() error) error]
+
+// SetMkdir makes the package call f instead of mkdir(2), in dir and below, until the test ends.
+func SetMkdir(t testing.TB, dir string, f func(path string, mkdir func() error) error) {
+	mkdirIn.set(t, dir, f)
 }
 
 func init() {
-	mkdirAll = func(path string, perm fs.FileMode) error {
-		f := os.MkdirAll
-		mkdirAllIn.Range(func(dir, in any) bool {
-			if strings.HasPrefix(path, dir.(string)) {
-				f = in.(func(string, fs.FileMode) error)
-			}
-			return true
-		})
-		return f(path, perm)
+	mkdir := sys.mkdir
+	sys.mkdir = func(path string, mode uint32) error {
+		if f, ok := mkdirIn.get(path); ok {
+			return f(path, func() error { return mkdir(path, mode) })
+		}
+		return mkdir(path, mode)
 	}
 }

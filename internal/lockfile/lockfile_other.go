@@ -22,4 +22,6 @@ func open(string, locktable.Mode) (File, error) { return File{}, errors.ErrUnsup
 
 func create(string, fs.FileMode) (File, error) { return File{}, errors.ErrUnsupported }
 
-func mayPermitLess(error) bool { return false }
+func mkdir(string) error { return errors.ErrUnsupported }
+
+func explain(err error, _, _ string) error { return err }

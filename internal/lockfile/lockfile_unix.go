@@ -51,17 +51,6 @@ func open(path string, modes locktable.Mode) (File, error) {
 	return openFile(path, access, modes, 0)
 }
 
-func create(path string, perm fs.FileMode) (File, error) {
-	return openFile(path, unix.O_RDWR|unix.O_CREAT, locktable.Shared|locktable.Exclusive, perm)
-}
-
-// mayPermitLess reports whether a file that could not be opened for both readers and writers
-// may be opened for one of them. ETXTBSY says that the file is a running program, which cannot
-// be opened for writing.
-func mayPermitLess(err error) bool {
-	return err == unix.EACCES || err == unix.EPERM || err == unix.EROFS || err == unix.ETXTBSY
-}
-
 // RetryIfStale makes acquiring start over after ESTALE: on a network file system that says that
 // the file has been removed since its path was resolved.
 func RetryIfStale(err error) error {
@@ -71,38 +60,53 @@ func RetryIfStale(err error) error {
 	return err
 }
 
-func openFile(path string, flags int, modes locktable.Mode, perm fs.FileMode) (File, error) {
+func openFile(path string, access int, modes locktable.Mode, perm fs.FileMode) (File, error) {
+	fd, err := openFD(path, access, uint32(perm))
+	if err != nil {
+		return File{}, err
+	}
+	return FromDescriptor(fd, modes)
+}
+
+// openFD returns a descriptor that is not one of the standard streams.
+func openFD(path string, flags int, perm uint32) (int, error) {
 	// Files that may only be appended to (chattr +a) can be opened for writing only with
 	// O_APPEND. If the path names a FIFO by now, O_NONBLOCK keeps open from waiting for the
 	// other end, and O_NOCTTY a terminal from becoming the controlling terminal of the process.
 	flags |= unix.O_APPEND | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
-	fd, err := unix.Open(path, flags, uint32(perm))
-	for err == unix.EINTR {
-		fd, err = unix.Open(path, flags, uint32(perm))
-	}
+	fd, err := posix.OpenAbove(func() (fd int, err error) {
+		err = posix.Retry(func() error { fd, err = sys.open(path, flags, perm); return err })
+		return fd, err
+	})
 	if err == unix.EAGAIN {
 		// Another process has a lease on the file, as file servers do. Without O_NONBLOCK open
 		// would wait until that is given up, whatever the context says.
 		err = locktable.ErrBusy
 	}
-	if err != nil {
-		return File{}, RetryIfStale(err)
-	}
-	return FromDescriptor(fd, modes)
+	return fd, RetryIfStale(err)
 }
 
+// sys are the system calls that tests make fail.
+var sys = struct {
+	open   func(path string, flags int, perm uint32) (int, error)
+	fchmod func(fd int, mode uint32) error
+	mkdir  func(path string, mode uint32) error
+}{unix.Open, unix.Fchmod, syscall.Mkdir}
+
 // FromDescriptor returns the lock file that is open as fd, which it closes if that is not a
-// regular file.
+// regular file, and discards if it cannot find out.
 func FromDescriptor(fd int, modes locktable.Mode) (File, error) {
 	st, err := posix.Fstat(fd)
-	if err == nil {
-		var id locktable.ID
-		if id, err = identify(st); err == nil {
-			return File{fd, id, modes}, nil
-		}
+	if err != nil {
+		posix.Discard(fd)
+		return File{}, RetryIfStale(err)
 	}
-	_ = unix.Close(fd)
-	return File{}, RetryIfStale(err)
+	id, err := identify(st)
+	if err != nil {
+		_ = unix.Close(fd)
+		return File{}, err
+	}
+	return File{fd, id, modes}, nil
 }
 
 // identify returns the identity of a regular file. Other files are refused before they are

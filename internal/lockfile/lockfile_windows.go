@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -41,23 +42,23 @@ func open(path string, modes locktable.Mode) (File, error) {
 	return openFile(path, modes, windows.OPEN_EXISTING, 0)
 }
 
-func create(path string, perm fs.FileMode) (File, error) {
-	// Otherwise creating the parent directories would create a directory of that name.
-	if strings.TrimRight(path, `\/`) != path {
-		return File{}, fmt.Errorf("path ends in a separator: %w", fs.ErrInvalid)
-	}
-	attributes := uint32(windows.FILE_ATTRIBUTE_NORMAL)
-	if perm&0o200 == 0 {
-		attributes = windows.FILE_ATTRIBUTE_READONLY
-	}
-	return openFile(path, locktable.Shared|locktable.Exclusive, windows.OPEN_ALWAYS, attributes)
+// create does without permissions: new files have those that their directory gives them. With
+// FILE_FLAG_OPEN_REPARSE_POINT a symbolic link of that name exists, also one to nothing.
+func create(path string, _ fs.FileMode) (File, error) {
+	return openFile(path, locktable.Shared|locktable.Exclusive, windows.CREATE_NEW,
+		windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OPEN_REPARSE_POINT)
 }
 
-func mayPermitLess(err error) bool {
-	return err == windows.ERROR_ACCESS_DENIED || err == windows.ERROR_WRITE_PROTECT
-}
+func mkdir(path string) error { return sys.mkdir(path, 0o777) }
 
-func openFile(path string, modes locktable.Mode, disposition, attributes uint32) (File, error) {
+// sys are the system calls that tests make fail.
+var sys = struct {
+	mkdir func(path string, mode uint32) error
+}{func(path string, mode uint32) error { return os.Mkdir(path, fs.FileMode(mode)) }}
+
+func explain(err error, _, _ string) error { return err }
+
+func openFile(path string, modes locktable.Mode, disposition, flags uint32) (File, error) {
 	// Other processes may read and write the file. But without FILE_SHARE_DELETE, nobody can
 	// remove, rename or replace it while it is open here, which it is as long as a goroutine
 	// holds the lock or leads: the error is ERROR_SHARING_VIOLATION. Other systems can only
@@ -72,7 +73,7 @@ func openFile(path string, modes locktable.Mode, disposition, attributes uint32)
 	if modes&locktable.Exclusive != 0 {
 		access |= windows.GENERIC_WRITE
 	}
-	h, err := createFile(path, access, share, disposition, attributes)
+	h, err := createFile(path, access, share, disposition, flags)
 	if err != nil {
 		return File{}, err
 	}

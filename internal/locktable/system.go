@@ -151,7 +151,7 @@ type Options struct {
 	// waiting: see schedule.
 	Delay, MaxDelay time.Duration
 
-	Perm fs.FileMode // of a file that has to be created, before umask
+	Perm fs.FileMode // of a file that has to be created; 0 is 0666, less the umask
 
 	// ReaderPreference lets new readers overtake a writer that waits in another process.
 	ReaderPreference bool

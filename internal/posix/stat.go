@@ -13,12 +13,8 @@ type FileInfo struct {
 // Fstat returns the file that is open as fd.
 func Fstat(fd int) (FileInfo, error) {
 	var st unix.Stat_t
-	for {
-		err := unix.Fstat(fd, &st)
-		if err != unix.EINTR {
-			return infoOf(&st), err
-		}
-	}
+	err := Retry(func() error { return unix.Fstat(fd, &st) })
+	return infoOf(&st), err
 }
 
 // stat is Stat as all systems can do it.
@@ -26,13 +22,32 @@ func Fstat(fd int) (FileInfo, error) {
 //go:noinline
 func stat(path string) (FileInfo, error) {
 	var st unix.Stat_t
-	for {
-		err := unix.Stat(path, &st)
-		if err != unix.EINTR {
-			return infoOf(&st), err
+	err := Retry(func() error { return unix.Stat(path, &st) })
+	return infoOf(&st), err
+}
+
+// Retry makes a system call again as long as signals interrupt it. The runtime installs its
+// handlers with SA_RESTART, but other code of the program may install some without.
+//
+// A FUSE server that answers EINTR makes Linux return ERESTARTSYS, though there has been no signal.
+// As the server may always answer that, the call is not made again forever.
+func Retry(call func() error) error {
+	const ERESTARTSYS = unix.Errno(512) // errno.h of the kernel
+	for restarts := 0; ; {
+		switch err := call(); {
+		case err == unix.EINTR:
+		case err == ERESTARTSYS && restarts < MaxRestarts:
+			restarts++
+		case err == ERESTARTSYS:
+			return unix.EINTR
+		default:
+			return err
 		}
 	}
 }
+
+// MaxRestarts is how often Retry makes a call again after ERESTARTSYS.
+const MaxRestarts = 100
 
 func infoOf(st *unix.Stat_t) FileInfo {
 	return FileInfo{Dev: uint64(st.Dev), Ino: uint64(st.Ino), Mode: uint32(st.Mode)}

@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package lockfile_test
+
+const unnamed = 0

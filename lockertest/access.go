@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
-	"runtime"
 	"testing"
 	"time"
 
@@ -282,9 +281,7 @@ func receive[T any](t *testing.T, c <-chan T, what string) T {
 		return v
 	case <-time.After(patience):
 	}
-	stacks := make([]byte, 1<<20)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	t.Fatalf("%s has not ended in %v. Goroutines:\n%s", what, patience, stacks)
+	t.Fatalf("%s has not ended in %v. Goroutines:\n%s", what, patience, stacks())
 	panic("unreachable")
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -113,32 +114,52 @@ var brokenLocks = []struct{ bug, test, message string }{
 const brokenVar = "LOCKERTEST_TEST_BROKEN"
 
 // Each bug is found by the test that is meant to find it. The tests run in another process, which
-// fails, and all at the same time.
+// fails, and all at the same time. Those that find nothing can have had too little time on a
+// machine with other things to do, and are given more.
 func TestBrokenLocks(t *testing.T) {
-	if os.Getenv(brokenVar) != "" {
-		testBrokenLocks(t)
+	if value := os.Getenv(brokenVar); value != "" {
+		limit, err := time.ParseDuration(value)
+		must(t, err)
+		testBrokenLocks(t, limit)
 		return
 	}
 	t.Parallel()
-	var tests []string
-	for i, b := range brokenLocks {
-		path := fmt.Sprintf("TestBrokenLocks/%d/%s", i, b.test)
-		tests = append(tests, "^"+strings.ReplaceAll(path, "/", "$/^")+"$")
+	left := make([]int, len(brokenLocks))
+	for i := range left {
+		left[i] = i
 	}
-	failures := runBrokenLocks(t, strings.Join(tests, "|"))
-	for i, b := range brokenLocks {
-		message, failed := failures[fmt.Sprintf("TestBrokenLocks/%d/%s", i, b.test)]
-		if !failed {
-			t.Errorf("%q is not found by %s", b.bug, b.test)
-		} else if !strings.Contains(message, b.message) {
-			t.Errorf("%q is found by %s, but it does not say %q:\n%s", b.bug, b.test, b.message, message)
+	for limit := time.Second; len(left) > 0; limit *= 4 {
+		var tests []string
+		for _, i := range left {
+			tests = append(tests, "^"+strings.ReplaceAll(brokenTest(i), "/", "$/^")+"$")
 		}
+		failures := runBrokenLocks(t, strings.Join(tests, "|"), limit)
+		left = slices.DeleteFunc(left, func(i int) bool {
+			b := brokenLocks[i]
+			message, failed := failures[brokenTest(i)]
+			found := failed && strings.Contains(message, b.message)
+			switch {
+			case found:
+			case limit < time.Minute:
+				t.Logf("within %v, %q is not found by %s: %.200s", limit, b.bug, b.test, message)
+			case failed:
+				t.Errorf("%q is found by %s, but it does not say %q:\n%s", b.bug, b.test, b.message, message)
+			default:
+				t.Errorf("%q is not found by %s", b.bug, b.test)
+			}
+			return found || limit >= time.Minute
+		})
 	}
 }
 
-func testBrokenLocks(t *testing.T) {
-	// All bugs must be found, on a machine with other things to do.
-	brief, patience = 100*time.Millisecond, 2*time.Second
+// brokenTest returns the name of the test of a bug.
+func brokenTest(i int) string {
+	return fmt.Sprintf("TestBrokenLocks/%d/%s", i, brokenLocks[i].test)
+}
+
+// testBrokenLocks runs tests that give up after that time.
+func testBrokenLocks(t *testing.T, limit time.Duration) {
+	brief, patience = limit/20, limit
 	for i, b := range brokenLocks {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			t.Parallel()
@@ -151,7 +172,7 @@ var failure = regexp.MustCompile(`(?m)^ *--- FAIL: (\S+) .*$`)
 
 // runBrokenLocks runs tests in another process, and returns what those that have failed say, by
 // their names.
-func runBrokenLocks(t *testing.T, tests string) map[string]string {
+func runBrokenLocks(t *testing.T, tests string, limit time.Duration) map[string]string {
 	t.Helper()
 	exe, err := os.Executable()
 	must(t, err)
@@ -160,11 +181,11 @@ func runBrokenLocks(t *testing.T, tests string) map[string]string {
 	if emulator := os.Getenv("FASTENERS_TEST_EMULATOR"); emulator != "" {
 		cmd = exec.Command(emulator, exe)
 	}
-	cmd.Args = append(cmd.Args, "-test.run", tests, "-test.parallel", "100", "-test.timeout", "5m")
+	cmd.Args = append(cmd.Args, "-test.run", tests, "-test.parallel", "200", "-test.timeout", "0")
 	// The race detector lets a process wait for a second before it exits.
-	cmd.Env = append(os.Environ(), brokenVar+"=1", "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), brokenVar+"="+limit.String(), "GORACE=atexit_sleep_ms=0")
 	out, err := cmd.CombinedOutput()
-	if _, failed := err.(*exec.ExitError); !failed {
+	if _, failed := err.(*exec.ExitError); err != nil && !failed {
 		t.Fatalf("the tests of broken locks end with the error %v:\n%s", err, out)
 	}
 	text := string(out)
@@ -176,9 +197,6 @@ func runBrokenLocks(t *testing.T, tests string) map[string]string {
 			end = starts[i+1][0]
 		}
 		failures[text[s[2]:s[3]]] = text[s[1]:end]
-	}
-	if len(failures) == 0 {
-		t.Fatalf("no test of a broken lock has failed:\n%s", text)
 	}
 	return failures
 }

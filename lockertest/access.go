@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
-	"runtime"
 	"testing"
 	"time"
 
@@ -122,6 +121,9 @@ func (w way) exclusive() way {
 	return acquireWrite
 }
 
+// excludes reports whether two holds of one lock, acquired in these ways, exclude each other.
+func (w way) excludes(o way) bool { return !w.shared || !o.shared }
+
 // An access is a lock value and a way to acquire it.
 type access struct {
 	way
@@ -145,6 +147,22 @@ func (a access) try() (try func(context.Context) (bool, error), withContext bool
 		return func(context.Context) (bool, error) { return method() }, false
 	}
 	return nil, false
+}
+
+// tryOnce calls that method, if there is one.
+func (a access) tryOnce(t *testing.T, ctx context.Context) (acquired bool, err error, there bool) {
+	t.Helper()
+	try, _ := a.try()
+	if try == nil {
+		return false, nil, false
+	}
+	c := make(chan bool, 1)
+	go func() {
+		acquired, err = try(ctx)
+		c <- true
+	}()
+	receive(t, c, "Try"+a.name)
+	return acquired, err, true
 }
 
 // A result is that of an acquire.
@@ -186,10 +204,29 @@ func (a access) stillWaits(t *testing.T, c <-chan result) {
 	}
 }
 
+// pass acquires the lock and releases it at once, in a goroutine.
+func (a access) pass() <-chan error {
+	c := make(chan error, 1)
+	go func() {
+		h, err := a.acquire(context.Background(), a.lock)
+		if err == nil {
+			err = h.release()
+		}
+		c <- err
+	}()
+	return c
+}
+
 // mustGet waits for the end of an acquire that must succeed.
 func (a access) mustGet(t *testing.T, c <-chan result) *holding {
 	t.Helper()
-	r := receive(t, c, a.name+" of a lock that nobody else holds")
+	return a.mustGetAs(t, c, "of a lock that nobody else holds")
+}
+
+// mustGetAs is mustGet with a text that says why the acquire must succeed.
+func (a access) mustGetAs(t *testing.T, c <-chan result, what string) *holding {
+	t.Helper()
+	r := receive(t, c, a.name+" "+what)
 	if r.err != nil {
 		t.Fatalf("%s: %v", a.name, r.err)
 	}
@@ -282,9 +319,7 @@ func receive[T any](t *testing.T, c <-chan T, what string) T {
 		return v
 	case <-time.After(patience):
 	}
-	stacks := make([]byte, 1<<20)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	t.Fatalf("%s has not ended in %v. Goroutines:\n%s", what, patience, stacks)
+	t.Fatalf("%s has not ended in %v. Goroutines:\n%s", what, patience, stacks())
 	panic("unreachable")
 }
 

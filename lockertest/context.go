@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -17,9 +16,10 @@ var errCause = errors.New("cause of the test")
 func (s *suite) testContext(t *testing.T) {
 	s.forEachWay(t, "Done", s.testDone, isAny)
 	s.forEachWay(t, "Waiting", s.testDoneWhileWaiting, isAny)
-	s.forEachWay(t, "GaveUp", s.testGaveUp, isAny)
+	s.forEachWay(t, "WriterGivesUp", s.testWriterGivesUp, isShared)
 	s.forEachWay(t, "CancelMeetsGrant", s.testCancelMeetsGrant, isAny)
 	s.forEachWay(t, "DoneWhileHeld", s.testDoneWhileHeld, isAny)
+	s.forEachWay(t, "FailedAcquire", s.testFailedAcquire, isAny)
 }
 
 // An ending is a way in which a context ends.
@@ -75,25 +75,145 @@ func (s *suite) testDone(t *testing.T, w way) {
 }
 
 // testDoneWhileWaiting checks that a wait ends when its context does, for a waiter that uses the
-// lock value of the holder, and one that has its own.
+// lock value of the holder, and one that has its own. It does not get the lock later, and those
+// that wait before it and behind it do, but not by that. The one behind acquires the lock in all
+// ways, through a value of its own, and those of the others.
 func (s *suite) testDoneWhileWaiting(t *testing.T, w way) {
 	name := lockName(t)
-	holder := s.open(t, name, w.exclusive())
-	for _, waiter := range []access{holder.as(w), s.open(t, name, w)} {
+	holders := []access{s.open(t, name, w.exclusive())}
+	if w.rw && !w.shared { // a reader can be in the way as well
+		holders = append(holders, holders[0].as(acquireRead))
+	}
+	own, rival := s.open(t, name, w), s.open(t, name, w.exclusive())
+	var behind []access
+	for _, o := range s.beside(w) {
+		behind = append(behind, s.open(t, name, o))
+		if o.rw == w.rw {
+			behind = append(behind, own.as(o), holders[0].as(o))
+		}
+	}
+	var n int
+	for _, waiter := range []access{holders[0].as(w), own} {
 		for _, e := range endings(brief / 2) {
+			holder, third := holders[(n+n/2)%len(holders)], behind[n%len(behind)]
+			n++
 			h := holder.mustAcquire(t)
+			var before <-chan error
+			if third.excludes(holder.way) && n%2 == 0 {
+				before = holders[0].pass()
+			}
 			ctx, end := e.start()
-			c := waiter.start(ctx)
-			c = waitBriefly(c)
+			c := waitFor(brief/4, waiter.start(ctx))
+			b := waitFor(brief/4, third.start(context.Background()))
 			end()
 			waiter.mustFail(t, c, e.targets...)
+			var inside *holding
+			if third.excludes(holder.way) {
+				third.stillWaits(t, b)
+			} else {
+				// Only the waiter that has left can have been in its way.
+				inside = third.mustGetAs(t, b, "behind a writer that gave up")
+			}
 			if h.ctx != nil && h.ctx.Err() != nil {
 				t.Errorf("%s: a waiter gave up, and the context of the holder is done", e.name)
 			}
 			mustRelease(t, h)
+			if inside == nil {
+				inside = third.mustGetAs(t, b, "behind a waiter that gave up")
+			}
+			if n%2 == 1 {
+				rival.mustBeHeld(t)
+			}
+			mustRelease(t, inside)
+			if before != nil {
+				if err := receive(t, before, "a waiter before one that gave up"); err != nil {
+					t.Fatalf("a waiter before one that gave up: %v", err)
+				}
+			}
+			checkError(t, waiter.release(waiter.lock), "release", fasteners.ErrNotAcquired)
+			rival.mustBeFree(t)
 		}
-		holder.mustBeFree(t)
 	}
+}
+
+// testWriterGivesUp checks that a writer that gives up among readers leaves nothing behind: those
+// that hold the lock go on, those that wait behind it get in, and so do new ones.
+func (s *suite) testWriterGivesUp(t *testing.T, w way) {
+	name := lockName(t)
+	readers := []access{s.open(t, name, w), s.open(t, name, w), s.open(t, name, w)}
+	one, two, three := readers[0], readers[1], readers[2]
+	other := s.open(t, name, w.exclusive())
+	writers := []access{one.as(w.exclusive()), other, three.as(w.exclusive()), other}
+	if s.NewLock != nil && !s.Separate {
+		writers[3] = s.open(t, name, acquire)
+	}
+	for i, e := range endings(brief) {
+		writer := writers[i]
+		inside := []*holding{one.mustAcquire(t), two.mustAcquire(t)}
+		ctx, end := e.start()
+		c := waitFor(brief/2, writer.start(ctx))
+		var behind []<-chan result
+		for _, r := range readers { // some locks let them pass the writer, and some do not
+			behind = append(behind, r.start(context.Background()))
+		}
+		time.Sleep(brief / 4)
+		end()
+		writer.mustFail(t, c, e.targets...)
+		for i, r := range readers {
+			inside = append(inside, r.mustGetAs(t, behind[i], "behind a writer that gave up"))
+		}
+		for _, r := range append(readers, s.open(t, name, w)) {
+			inside = append(inside, r.mustGetAs(t, r.start(context.Background()),
+				"beside readers, after a writer gave up"))
+			// Of a waiter that gives up, something may be left for a moment, but not for long.
+			for start := time.Now(); ; time.Sleep(brief / 8) {
+				ok, err, there := r.as(acquireRead).tryOnce(t, context.Background())
+				must(t, err)
+				if ok {
+					must(t, acquireRead.release(r.lock))
+				}
+				if ok || !there {
+					break
+				}
+				if time.Since(start) > patience {
+					t.Fatalf("readers hold the lock, a writer has given up, and Try%s fails for %v",
+						acquireRead.name, patience)
+				}
+			}
+		}
+		for _, h := range inside {
+			if h.ctx != nil && h.ctx.Err() != nil {
+				t.Errorf("%s: a writer gave up, and the context of a reader is done", e.name)
+			}
+		}
+		checkError(t, writer.release(writer.lock), "release", fasteners.ErrNotAcquired)
+		other.mustBeHeld(t)
+		inside[0], inside[i%2] = inside[i%2], inside[0]
+		for _, h := range inside[1:] {
+			mustRelease(t, h)
+		}
+		other.mustBeHeld(t) // by one that has held it since before
+		mustRelease(t, inside[0])
+		other.mustBeFree(t)
+	}
+	// If another writer waits, too, it still keeps readers out, and gets the lock.
+	for _, writer := range writers {
+		h := one.mustAcquire(t)
+		ctx, cancel := context.WithCancel(context.Background())
+		c := waitFor(brief/4, writer.start(ctx))
+		next := waitFor(brief/4, other.start(context.Background()))
+		behind := three.pass()
+		time.Sleep(brief / 4)
+		cancel()
+		writer.mustFail(t, c, context.Canceled)
+		other.stillWaits(t, next)
+		mustRelease(t, h)
+		h = other.mustGetAs(t, next, "behind a writer that gave up")
+		two.mustBeHeld(t)
+		mustRelease(t, h)
+		must(t, receive(t, behind, "a reader behind two writers, one of which gave up,"))
+	}
+	other.mustBeFree(t)
 }
 
 // testTry checks the method that does not wait, if the lock has it.
@@ -104,20 +224,9 @@ func (s *suite) testTry(t *testing.T, w way) {
 	if try == nil {
 		return // no lock has to have it
 	}
-	start := func(ctx context.Context) (acquired bool, err error) {
-		t.Helper()
-		c := make(chan error, 1)
-		go func() {
-			ok, err := try(ctx)
-			acquired = ok
-			c <- err
-		}()
-		err = receive(t, c, "Try"+w.name)
-		return acquired, err
-	}
 	check := func(when string, want bool) {
 		t.Helper()
-		if ok, err := start(t.Context()); ok != want || err != nil {
+		if ok, err, _ := a.tryOnce(t, t.Context()); ok != want || err != nil {
 			t.Fatalf("Try%s of a lock that %s returned %t and the error %v", w.name, when, ok, err)
 		}
 	}
@@ -141,7 +250,7 @@ func (s *suite) testTry(t *testing.T, w way) {
 		}
 		ctx, end := e.start()
 		end()
-		ok, err := start(ctx)
+		ok, err, _ := a.tryOnce(t, ctx)
 		if ok {
 			t.Errorf("%s: Try%s has acquired the lock", e.name, w.name)
 		}
@@ -149,88 +258,6 @@ func (s *suite) testTry(t *testing.T, w way) {
 	}
 	checkError(t, a.way.release(a.lock), "release", fasteners.ErrNotAcquired)
 	other.mustBeFree(t)
-}
-
-// testGaveUp checks that a waiter that has given up does not get the lock later, and that those
-// that wait before it and after it do.
-func (s *suite) testGaveUp(t *testing.T, w way) {
-	name := lockName(t)
-	holder, own := s.open(t, name, w.exclusive()), s.open(t, name, w)
-	for _, waiter := range []access{own, holder.as(w)} {
-		h := holder.mustAcquire(t)
-		before := holder.startWaiting(t, t.Context())
-		ctx, cancel := context.WithCancel(context.Background())
-		c := waiter.startWaiting(t, ctx)
-		after := holder.startWaiting(t, t.Context())
-		cancel()
-		waiter.mustFail(t, c, context.Canceled)
-		mustRelease(t, h)
-		// If the lock were given to the waiter that has left, these would not get it.
-		for range 2 {
-			var r result
-			select {
-			case r = <-before:
-			case r = <-after:
-			case <-time.After(patience):
-				t.Fatal("a waiter gave up, and those before it and after it do not get the lock")
-			}
-			mustRelease(t, holder.mustGet(t, resultOf(r)))
-		}
-		waitBriefly(after) // for a grant that comes late
-		checkError(t, waiter.release(waiter.lock), "release", fasteners.ErrNotAcquired)
-		holder.mustBeFree(t)
-	}
-}
-
-// testCancelMeetsGrant cancels waits at about the time at which the lock is granted. Either the
-// waiter has the lock, or nobody has.
-func (s *suite) testCancelMeetsGrant(t *testing.T, w way) {
-	name := lockName(t)
-	holder, own := s.open(t, name, w.exclusive()), s.open(t, name, w)
-
-	// The times are drawn from twice what a grant takes after a release.
-	h := holder.mustAcquire(t)
-	c := own.startWaiting(t, t.Context())
-	start := time.Now()
-	mustRelease(t, h)
-	mustRelease(t, own.mustGet(t, c))
-	longest := min(2*time.Since(start)+time.Millisecond, 20*brief)
-
-	granted, rounds := 0, rounds(40)
-	for i := range rounds {
-		waiter := own
-		if i%2 == 0 {
-			waiter = holder.as(w)
-		}
-		h := holder.mustAcquire(t)
-		ctx, cancel := context.WithCancel(context.Background())
-		c := waiter.start(ctx)
-		time.AfterFunc(rand.N(longest), cancel)
-		time.Sleep(rand.N(longest))
-		mustRelease(t, h)
-		receive(t, ctx.Done(), "a timer")
-		if checkCanceled(t, waiter, receive(t, c, w.name+" with a context that is done")) {
-			granted++
-		}
-		holder.mustBeFree(t)
-	}
-	t.Logf("%d of %d were granted", granted, rounds)
-}
-
-// checkCanceled checks the result of an acquire whose context is canceled, maybe after it was
-// granted, and reports whether it was. If so, it releases the lock.
-func checkCanceled(t *testing.T, a access, r result) (granted bool) {
-	t.Helper()
-	if r.err != nil {
-		checkError(t, r.err, "acquire", context.Canceled)
-		checkError(t, a.release(a.lock), "release", fasteners.ErrNotAcquired)
-		return false
-	}
-	if r.ctx != nil {
-		receive(t, r.ctx.Done(), "the context of the hold, when that it was acquired with has ended,")
-	}
-	mustRelease(t, r.holding)
-	return true
 }
 
 // testDoneWhileHeld checks that the end of the context that a lock was acquired with does not
@@ -251,6 +278,7 @@ func (s *suite) testDoneWhileHeld(t *testing.T, w way) {
 				t.Fatal(r.err)
 			}
 		}
+		c := other.start(context.Background())
 		end()
 		if h.ctx != nil {
 			receive(t, h.ctx.Done(), "the context of the hold, when that it was acquired with has ended,")
@@ -261,19 +289,19 @@ func (s *suite) testDoneWhileHeld(t *testing.T, w way) {
 				}
 			}
 		}
-		other.mustBeHeld(t)
+		other.stillWaits(t, c)
 		mustRelease(t, h)
-		other.mustBeFree(t)
+		mustRelease(t, other.mustGet(t, c))
 	}
 }
 
-// waitBriefly waits until an acquire ends, or a moment has passed. Its result is in the channel
-// that it returns.
-func waitBriefly(c <-chan result) <-chan result {
+// waitFor waits until an acquire ends, or the time is over. Its result is in the channel that it
+// returns.
+func waitFor(d time.Duration, c <-chan result) <-chan result {
 	select {
 	case r := <-c:
 		return resultOf(r)
-	case <-time.After(brief):
+	case <-time.After(d):
 		return c
 	}
 }

@@ -84,6 +84,7 @@ func (s *suite) compete(t *testing.T, ways []way, one bool) *recorder {
 
 // A recorder records holds of one lock, and counts the exclusive ones.
 type recorder struct {
+	stay      time.Duration // how long to hold, at least
 	clock     atomic.Int64
 	mu        sync.Mutex
 	intervals []interval
@@ -110,13 +111,16 @@ func (r *recorder) hold(ctx context.Context, a access) error {
 	}
 	i := interval{way: a.way, from: r.clock.Add(1)}
 	counter := r.counter.Load()
-	if i.from%8 < 2 { // one of four
-		time.Sleep(100 * time.Microsecond) // so that others that can acquire the lock do
+	switch { // so that others that can acquire the lock do
+	case r.stay > 0:
+		time.Sleep(r.stay)
+	case i.from%8 < 2: // one of four
+		time.Sleep(100 * time.Microsecond)
 	}
 	runtime.Gosched()
 	if h.ctx != nil {
 		i.token, i.hasToken = fasteners.Token(h.ctx)
-		if h.ctx.Err() != nil {
+		if h.ctx.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("the lock is held, and the context of the hold is done: %w", context.Cause(h.ctx))
 		}
 	}

@@ -26,8 +26,9 @@
 // Contexts: if the context is already done, acquiring fails even if the lock is free. A wait ends
 // when the context is done. The error wraps that of the context, and its cause, and tells
 // [os.IsTimeout] whether it was a deadline. A waiter that has given up does not get the lock
-// later, and does not keep others from it. The end of the context does not release a lock that is
-// held.
+// later, and does not keep others from it: a reader does not wait for a writer that has given up.
+// If the end of the context meets the grant, either the acquire succeeds, or the next waiter gets
+// the lock, and never both. The end of the context does not release a lock that is held.
 //
 // Tries: a lock may have methods TryAcquire, TryAcquireReadLock and TryAcquireWriteLock, with or
 // without a context, that return (bool, error). They do not wait for another holder: then they
@@ -38,6 +39,12 @@
 // lock may release it. If there are several holds in this mode through this value, the methods
 // Release and its siblings do not end one with a context as long as there is one without; and of
 // two exclusive holds, they end the one that is lost.
+//
+// Failure: an acquire that fails or is refused and a release that fails change nothing for others,
+// whether they hold this lock or another one, through the same value or another, or wait for it.
+//
+// Names: locks of different names have nothing to do with each other, also if one name is the
+// beginning of the other.
 //
 // Fairness: waiters for exclusive holds that use one lock value are served in order of arrival,
 // and with [Locks.OneQueue] also those that use several. A waiting writer is not passed by later
@@ -79,9 +86,9 @@ type Locks struct {
 	// NewLock returns a lock on what name names, as another process would have it: through another
 	// handle, or of another client. It may be nil.
 	//
-	// A name consists of at most 64 lower-case letters, digits and hyphens. Every test has its
-	// own, also if the tests are run again, so that it can name a file or a key of a server that
-	// goes on.
+	// A name consists of at most 64 lower-case letters, digits and hyphens, and with Slashes also
+	// slashes. Every test has its own, also if the tests are run again, so that it can name a file
+	// or a key of a server that goes on.
 	NewLock func(t *testing.T, name string) fasteners.Locker
 
 	// NewReaderWriterLock returns a lock for readers and writers, likewise. It may be nil.
@@ -99,6 +106,9 @@ type Locks struct {
 	// value they use. Otherwise that is required only of waiters that use one value.
 	OneQueue bool
 
+	// Slashes says that names can have slashes inside, and "a/b" names another lock than "a".
+	Slashes bool
+
 	// Separate says that a Locker and a ReaderWriterLocker on the same name do not exclude each
 	// other. Otherwise they must.
 	Separate bool
@@ -110,8 +120,12 @@ var (
 	// fault is overlooked, but no test fails.
 	brief = 8 * time.Millisecond
 
-	// patience is how long to wait for what must happen. When it is over, the test fails with a
-	// dump of all goroutines.
+	// hunting is how long to try to hit a moment at which something can go wrong, unless a fault
+	// is found before. If it is too short, one is overlooked, but no test fails.
+	hunting = 60 * time.Millisecond
+
+	// patience is how long to wait for what must happen. When it is over, the test fails with the
+	// stacks of all goroutines.
 	patience = time.Minute
 )
 
@@ -124,7 +138,8 @@ func rounds(n int) int {
 }
 
 // Test runs the tests as subtests of t, one after the other. With -short, it repeats less often
-// what is a matter of chance.
+// what is a matter of chance. What waits in vain fails with the stacks of all goroutines, first
+// those of the test and of the lock.
 func Test(t *testing.T, locks Locks) {
 	s := &suite{Locks: locks}
 	s.findWays(t)
@@ -133,6 +148,7 @@ func Test(t *testing.T, locks Locks) {
 	t.Run("Context", s.testContext)
 	s.forEachWay(t, "Try", s.testTry, isPlain)
 	t.Run("Release", s.testRelease)
+	s.forEachWay(t, "Names", s.testNames, func(w way) bool { return w.held || !s.supplyContexts(w) })
 	s.forEachWay(t, "Hold", s.testHold, isHeld)
 	s.forEachWay(t, "Function", s.testFunction, isPlain)
 	t.Run("Fairness", s.testFairness)
@@ -201,9 +217,33 @@ func (s *suite) forEachWay(t *testing.T, name string, run func(*testing.T, way),
 	})
 }
 
+// withContext returns a way that acquires the lock as w does, and supplies a context if there is
+// one.
+func (s *suite) withContext(w way) way {
+	for _, o := range s.ways {
+		if o.held && o.rw == w.rw && o.shared == w.shared {
+			return o
+		}
+	}
+	return w
+}
+
 // supplyContexts reports whether there is a way that supplies a context beside w.
 func (s *suite) supplyContexts(w way) bool {
 	return slices.ContainsFunc(s.ways, func(o way) bool { return o.held && o.rw == w.rw })
+}
+
+// beside returns the plain ways to acquire a lock that is also acquired in the way w, its own kind
+// first.
+func (s *suite) beside(w way) (ways []way) {
+	for _, ownKind := range []bool{true, false} {
+		for _, o := range s.ways {
+			if !o.held && (o.rw == w.rw) == ownKind && (ownKind || !s.Separate) {
+				ways = append(ways, o)
+			}
+		}
+	}
+	return ways
 }
 
 // open returns a new lock value, to be acquired in that way.
@@ -215,13 +255,16 @@ func (s *suite) open(t *testing.T, name string, w way) access {
 	return access{w, s.NewLock(t, name)}
 }
 
+// maxName is the greatest length of a name.
+const maxName = 64
+
 // lockName returns a name that no other lock has. It tells the test.
 func lockName(t *testing.T) string {
 	words := strings.FieldsFunc(strings.ToLower(t.Name()), func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9')
 	})
 	text := strings.Join(words, "-")
-	const most = 64 - len("-0123456789abcdef")
+	const most = maxName - len("-a-0123456789abcdef") // with room for an end
 	text = strings.TrimLeft(text[max(0, len(text)-most):], "-")
 	return fmt.Sprintf("%s-%016x", text, rand.Uint64())
 }

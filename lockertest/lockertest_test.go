@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -71,15 +72,50 @@ var brokenLocks = []struct{ bug, test, message string }{
 	{"readers exclude each other", "Try/AcquireReadLock", "a lock that a reader holds returned false"},
 	{"try ignores a done context", "Try/AcquireWriteLock", "returned nil, want an error that wraps"},
 	{"error with an empty path", "Try/Acquire", `Op "acquire" and Path ""`},
-	{"waiter that gave up gets the lock", "Context/GaveUp/AcquireReadLock", "do not get the lock"},
-	{"grant that meets a cancellation is forgotten", "Context/CancelMeetsGrant/Hold", "nobody else holds has not ended"},
+	{"waiter that gave up gets the lock", "Context/Waiting/Acquire", "behind a waiter that gave up has not ended"},
+	{"waiter that gives up wakes the next", "Context/Waiting/Hold", "returned nil, though the lock is held"},
+	{"waiter that gives up takes along those behind it", "Context/Waiting/AcquireWriteLock", "gave up has not ended"},
+	{"waiter that gives up takes along those of its lock value", "Context/Waiting/HoldRead", "context canceled"},
+	{"waiter that gives up ends the contexts of holders", "Context/Waiting/HoldWrite", "the context of the holder is done"},
+	{"readers behind a writer that gave up are not woken", "Context/WriterGivesUp/AcquireReadLock", "behind a writer that gave up has not ended"},
+	{"readers behind a writer that gave up are not woken", "Context/Waiting/AcquireWriteLock", "behind a writer that gave up has not ended"},
+	{"writer that gave up keeps new readers out", "Context/WriterGivesUp/HoldRead", "after a writer gave up has not ended"},
+	{"writer that gives up ends other holds of its lock value", "Context/WriterGivesUp/HoldRead", "returned nil, though the lock is held"},
+	{"writer that gives up takes along other writers", "Context/WriterGivesUp/AcquireReadLock", "though its context is not done"},
+	{"waiter that gives up ends the contexts of holders", "Context/WriterGivesUp/HoldRead", "the context of a reader is done"},
+	{"grant that meets a cancellation is forgotten", "Context/CancelMeetsGrant/Hold", "cancellation met the grant has not ended"},
+	{"grant that meets a cancellation wakes nobody", "Context/CancelMeetsGrant/Acquire", "cancellation met the grant has not ended"},
+	{"grant that meets a cancellation wakes nobody", "Context/CancelMeetsGrant/AcquireReadLock", "cancellation met the grant has not ended"},
+	{"grant that meets a cancellation is handed on and returned", "Context/CancelMeetsGrant/Acquire", "holds overlap of 2"},
+	{"grant that meets a cancellation is handed on and returned", "Context/CancelMeetsGrant/Hold", "holds overlap of 2"},
+	{"grant that meets a cancellation is handed on and returned", "Context/CancelMeetsGrant/HoldRead", "holds overlap of 2"},
+	{"grant that meets a cancellation is handed on and returned", "Context/CancelMeetsGrant/AcquireWriteLock", "holds overlap of 2"},
+	{"refused try releases the lock", "Context/FailedAcquire/Acquire", "after a try that was refused: Hold returned nil"},
+	{"refused try wakes the next", "Context/FailedAcquire/AcquireWriteLock", "after acquires that failed: HoldWrite returned nil"},
+	{"done context releases the lock", "Context/FailedAcquire/HoldRead", "with a context that was done: HoldWrite returned nil"},
+	{"waiter that gives up wakes the next", "Context/FailedAcquire/AcquireReadLock", "though the lock is held"},
+	{"waiter that gives up ends the contexts of holders", "Context/FailedAcquire/Acquire", "the context of the hold is done"},
+	{"waiter that gives up ends all holds of its process", "Context/FailedAcquire/HoldWrite", "returned nil"},
+	{"writer that gives up ends other holds of its lock value", "Context/FailedAcquire/Hold", "returned nil"},
 	{"end of the context releases the lock", "Context/DoneWhileHeld/Acquire", "though the lock is held"},
 	{"values of the context are lost", "Context/DoneWhileHeld/HoldRead", "acquired with has ended, has not ended"},
-	{"error without a path", "Release/NotAcquired/HoldWrite", "is not an *fs.PathError"},
-	{"error with an empty path", "Release/NotAcquired/Acquire", `Op "release" and Path ""`},
-	{"release without a hold succeeds", "Release/NotAcquired/Acquire", "want an error that wraps [lock is not acquired]"},
-	{"release without a hold ends that of another", "Release/NotAcquired/AcquireReadLock", "though the lock is held"},
-	{"second release ends the next hold", "Release/Twice/Hold", "though the lock is held"},
+	{"error without a path", "Release/Fails/HoldWrite", "is not an *fs.PathError"},
+	{"error with an empty path", "Release/Fails/Acquire", `Op "release" and Path ""`},
+	{"release without a hold succeeds", "Release/Fails/Acquire", "want an error that wraps [lock is not acquired]"},
+	{"release without a hold ends that of another", "Release/Fails/AcquireReadLock", "though the lock is held"},
+	{"second release ends the next hold", "Release/Fails/Hold", "after a second release: Hold returned nil"},
+	{"release without a hold wakes the next", "Release/Fails/AcquireWriteLock", "after releases that failed: "},
+	{"release without a hold ends the contexts of holders", "Release/Fails/HoldRead", "the context of the hold is done"},
+	{"release without a hold ends those of other locks", "Release/Fails/HoldRead", "though the lock is held"},
+	{"release of a lost hold ends the next", "Release/Fails/AcquireReadLock", "after the release of a lost lock: "},
+	{"release of a lost hold wakes the next", "Release/Fails/Hold", "after releases that failed: "},
+	{"long names are cut", "Names/Hold", "nobody else holds has not ended"},
+	{"names are cut at slashes", "Names/HoldWrite", "nobody else holds has not ended"},
+	{"longer names exclude", "Names/HoldWrite", "nobody else holds has not ended"},
+	{"canceled wait cancels those of longer names", "Names/Hold", "though its context is not done"},
+	{"release wakes those of longer names", "Names/HoldRead", "HoldWrite returned nil, though the lock is held"},
+	{"release ends the contexts of longer names", "Names/HoldRead", "the context of the hold is done"},
+	{"release without a hold ends those of longer names", "Names/HoldWrite", "after releases that failed: "},
 	{"second release ends the next hold", "Release/OtherHold/HoldWrite", "though the lock is held"},
 	{"release ends all holds of a lock value", "Release/OtherHold/HoldRead", "though the lock is held"},
 	{"context goes on after the release", "Release/EndsHold/Hold", "a hold that was released has not ended"},
@@ -113,32 +149,52 @@ var brokenLocks = []struct{ bug, test, message string }{
 const brokenVar = "LOCKERTEST_TEST_BROKEN"
 
 // Each bug is found by the test that is meant to find it. The tests run in another process, which
-// fails, and all at the same time.
+// fails, and all at the same time. Those that find nothing can have had too little time on a
+// machine with other things to do, and are given more.
 func TestBrokenLocks(t *testing.T) {
-	if os.Getenv(brokenVar) != "" {
-		testBrokenLocks(t)
+	if value := os.Getenv(brokenVar); value != "" {
+		limit, err := time.ParseDuration(value)
+		must(t, err)
+		testBrokenLocks(t, limit)
 		return
 	}
 	t.Parallel()
-	var tests []string
-	for i, b := range brokenLocks {
-		path := fmt.Sprintf("TestBrokenLocks/%d/%s", i, b.test)
-		tests = append(tests, "^"+strings.ReplaceAll(path, "/", "$/^")+"$")
+	left := make([]int, len(brokenLocks))
+	for i := range left {
+		left[i] = i
 	}
-	failures := runBrokenLocks(t, strings.Join(tests, "|"))
-	for i, b := range brokenLocks {
-		message, failed := failures[fmt.Sprintf("TestBrokenLocks/%d/%s", i, b.test)]
-		if !failed {
-			t.Errorf("%q is not found by %s", b.bug, b.test)
-		} else if !strings.Contains(message, b.message) {
-			t.Errorf("%q is found by %s, but it does not say %q:\n%s", b.bug, b.test, b.message, message)
+	for limit := time.Second; len(left) > 0; limit *= 4 {
+		var tests []string
+		for _, i := range left {
+			tests = append(tests, "^"+strings.ReplaceAll(brokenTest(i), "/", "$/^")+"$")
 		}
+		failures := runBrokenLocks(t, strings.Join(tests, "|"), limit)
+		left = slices.DeleteFunc(left, func(i int) bool {
+			b := brokenLocks[i]
+			message, failed := failures[brokenTest(i)]
+			found := failed && strings.Contains(message, b.message)
+			switch {
+			case found:
+			case limit < time.Minute:
+				t.Logf("within %v, %q is not found by %s: %.200s", limit, b.bug, b.test, message)
+			case failed:
+				t.Errorf("%q is found by %s, but it does not say %q:\n%s", b.bug, b.test, b.message, message)
+			default:
+				t.Errorf("%q is not found by %s", b.bug, b.test)
+			}
+			return found || limit >= time.Minute
+		})
 	}
 }
 
-func testBrokenLocks(t *testing.T) {
-	// All bugs must be found, on a machine with other things to do.
-	brief, patience = 100*time.Millisecond, 2*time.Second
+// brokenTest returns the name of the test of a bug.
+func brokenTest(i int) string {
+	return fmt.Sprintf("TestBrokenLocks/%d/%s", i, brokenLocks[i].test)
+}
+
+// testBrokenLocks runs tests that give up after that time.
+func testBrokenLocks(t *testing.T, limit time.Duration) {
+	brief, hunting, patience = limit/20, limit, limit
 	for i, b := range brokenLocks {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			t.Parallel()
@@ -151,7 +207,7 @@ var failure = regexp.MustCompile(`(?m)^ *--- FAIL: (\S+) .*$`)
 
 // runBrokenLocks runs tests in another process, and returns what those that have failed say, by
 // their names.
-func runBrokenLocks(t *testing.T, tests string) map[string]string {
+func runBrokenLocks(t *testing.T, tests string, limit time.Duration) map[string]string {
 	t.Helper()
 	exe, err := os.Executable()
 	must(t, err)
@@ -160,11 +216,11 @@ func runBrokenLocks(t *testing.T, tests string) map[string]string {
 	if emulator := os.Getenv("FASTENERS_TEST_EMULATOR"); emulator != "" {
 		cmd = exec.Command(emulator, exe)
 	}
-	cmd.Args = append(cmd.Args, "-test.run", tests, "-test.parallel", "100", "-test.timeout", "5m")
+	cmd.Args = append(cmd.Args, "-test.run", tests, "-test.parallel", "200", "-test.timeout", "0")
 	// The race detector lets a process wait for a second before it exits.
-	cmd.Env = append(os.Environ(), brokenVar+"=1", "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), brokenVar+"="+limit.String(), "GORACE=atexit_sleep_ms=0")
 	out, err := cmd.CombinedOutput()
-	if _, failed := err.(*exec.ExitError); !failed {
+	if _, failed := err.(*exec.ExitError); err != nil && !failed {
 		t.Fatalf("the tests of broken locks end with the error %v:\n%s", err, out)
 	}
 	text := string(out)
@@ -176,9 +232,6 @@ func runBrokenLocks(t *testing.T, tests string) map[string]string {
 			end = starts[i+1][0]
 		}
 		failures[text[s[2]:s[3]]] = text[s[1]:end]
-	}
-	if len(failures) == 0 {
-		t.Fatalf("no test of a broken lock has failed:\n%s", text)
 	}
 	return failures
 }

@@ -17,6 +17,16 @@ func (s *suite) testLoss(t *testing.T) {
 	s.forEachWay(t, "Function", s.testLossInFunction, isPlain)
 }
 
+// lost returns a hold that is lost. Nobody may hold another lock meanwhile: it can be one session
+// that all holds are lost with. That is over when somebody else has had the lock.
+func (s *suite) lost(t *testing.T, name string, w way) *holding {
+	t.Helper()
+	h := s.open(t, name, w).mustAcquire(t)
+	s.Lose(t, name)
+	s.open(t, name, w.exclusive()).mustBeFree(t)
+	return h
+}
+
 // testLossIsTold checks that all holders are told when they have lost the lock, that a waiter
 // gets it, and that what the holders release is not the hold of that waiter.
 func (s *suite) testLossIsTold(t *testing.T, w way) {

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/go-fasteners/fasteners"
 	"github.com/go-fasteners/fasteners/lease"
@@ -23,6 +23,7 @@ type memory struct {
 type memoryState struct {
 	holds, queue []*memoryHold
 	token        int64
+	marked       bool // by a bug
 }
 
 // A memoryLock is a lock of every kind.
@@ -39,6 +40,7 @@ type memoryHold struct {
 	lock         *memoryLock
 	shared, held bool
 	granted      chan bool
+	refused      chan bool // closed by a bug
 	ctx          context.Context
 	cancel       context.CancelCauseFunc
 	lost         bool
@@ -54,6 +56,7 @@ func newMemory(bug string) Locks {
 		Lose:     func(_ *testing.T, name string) { m.lose(name) },
 		Tokens:   true,
 		OneQueue: true,
+		Slashes:  true,
 	}
 }
 
@@ -113,6 +116,12 @@ func (l *memoryLock) try(ctx context.Context, shared bool) (bool, error) {
 		return true, nil
 	default:
 		s.remove(h)
+		switch l.bug {
+		case "refused try releases the lock":
+			s.holds = nil
+		case "refused try wakes the next":
+			s.force()
+		}
 		return l.bug == "try succeeds always", nil
 	}
 }
@@ -120,9 +129,17 @@ func (l *memoryLock) try(ctx context.Context, shared bool) (bool, error) {
 // get acquires the lock.
 func (l *memoryLock) get(ctx context.Context, shared, held bool) (*memoryHold, error) {
 	if ctx.Err() != nil && l.bug != "done context is ignored" {
+		if l.bug == "done context releases the lock" {
+			l.mu.Lock()
+			l.state(l.name).holds = nil
+			l.mu.Unlock()
+		}
 		return nil, l.contextError(ctx)
 	}
-	h := &memoryHold{lock: l, shared: shared, held: held, granted: make(chan bool)}
+	h := &memoryHold{
+		lock: l, shared: shared, held: held,
+		granted: make(chan bool), refused: make(chan bool),
+	}
 	parent := ctx
 	if l.bug == "values of the context are lost" {
 		parent = context.Background()
@@ -142,14 +159,12 @@ func (l *memoryLock) get(ctx context.Context, shared, held bool) (*memoryHold, e
 	default:
 		select {
 		case <-h.granted:
+		case <-h.refused:
+			return nil, l.contextError(canceled)
 		case <-done:
-			return nil, l.giveUp(ctx, h)
-		}
-	}
-	if l.bug == "grant that meets a cancellation is forgotten" {
-		time.Sleep(time.Millisecond)
-		if ctx.Err() != nil {
-			return nil, l.contextError(ctx)
+			if !l.giveUp(h) {
+				return nil, l.contextError(ctx)
+			}
 		}
 	}
 	l.mu.Lock()
@@ -182,14 +197,102 @@ func (s *memoryState) nextToken(l *memoryLock) (int64, bool) {
 	return s.token, true
 }
 
-func (l *memoryLock) giveUp(ctx context.Context, h *memoryHold) error {
+// giveUp withdraws h, which may have been granted meanwhile. It returns false: a bug can let h
+// count as granted.
+func (l *memoryLock) giveUp(h *memoryHold) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.bug != "waiter that gave up gets the lock" {
-		l.state(l.name).remove(h)
-		l.state(l.name).grant(l.bug)
+	s := l.state(l.name)
+	granted := slices.Contains(s.holds, h)
+	switch {
+	case l.bug == "waiter that gave up gets the lock",
+		l.bug == "grant that meets a cancellation is forgotten" && granted:
+		return false
+	case l.bug == "readers behind a writer that gave up are not woken" && !h.shared && !granted,
+		l.bug == "grant that meets a cancellation wakes nobody" && granted:
+		s.remove(h)
+		return false
+	case l.bug == "grant that meets a cancellation is handed on and returned" && granted:
+		s.remove(h)
+		s.grant(l.bug)
+		return true
 	}
-	return l.contextError(ctx)
+	s.remove(h)
+	s.grant(l.bug)
+	if granted {
+		return false
+	}
+	switch l.bug {
+	case "waiter that gives up wakes the next":
+		s.force()
+	case "waiter that gives up takes along those behind it":
+		s.queue = nil
+	case "waiter that gives up takes along those of its lock value":
+		s.refuse(func(o *memoryHold) bool { return o.lock == l })
+	case "writer that gave up keeps new readers out":
+		s.marked = !h.shared
+	case "writer that gives up ends other holds of its lock value":
+		s.holds = slices.DeleteFunc(s.holds, func(o *memoryHold) bool { return o.lock == l })
+	case "writer that gives up takes along other writers":
+		if !h.shared {
+			s.refuse(func(o *memoryHold) bool { return !o.shared })
+		}
+	case "waiter that gives up ends the contexts of holders":
+		cancelAll(s.holds)
+	case "waiter that gives up ends all holds of its process":
+		for _, s := range l.locks {
+			s.holds = nil
+		}
+	case "canceled wait cancels those of longer names":
+		for _, s := range l.longer(l.name) {
+			s.refuse(func(*memoryHold) bool { return true })
+		}
+	}
+	return false
+}
+
+// canceled is the context of waiters that a bug cancels.
+var canceled = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// refuse makes waiters fail.
+func (s *memoryState) refuse(which func(*memoryHold) bool) {
+	s.queue = slices.DeleteFunc(s.queue, func(h *memoryHold) bool {
+		if !which(h) {
+			return false
+		}
+		close(h.refused)
+		return true
+	})
+}
+
+// force gives the lock to the first in the queue, whoever holds it.
+func (s *memoryState) force() {
+	if len(s.queue) > 0 {
+		h := s.queue[0]
+		s.queue = s.queue[1:]
+		s.holds = append(s.holds, h)
+		close(h.granted)
+	}
+}
+
+func cancelAll(holds []*memoryHold) {
+	for _, h := range holds {
+		h.cancel(fasteners.ErrLost)
+	}
+}
+
+// longer returns the locks whose names begin with name, but for that of this name.
+func (m *memory) longer(name string) (longer []*memoryState) {
+	for n, s := range m.locks {
+		if n != name && strings.HasPrefix(n, name) {
+			longer = append(longer, s)
+		}
+	}
+	return longer
 }
 
 func (l *memoryLock) contextError(ctx context.Context) error {
@@ -210,6 +313,12 @@ func (l *memoryLock) contextError(ctx context.Context) error {
 }
 
 func (m *memory) state(name string) *memoryState {
+	switch m.bug {
+	case "long names are cut":
+		name = name[:min(len(name), 63)]
+	case "names are cut at slashes":
+		name, _, _ = strings.Cut(name, "/")
+	}
 	if m.locks[name] == nil {
 		m.locks[name] = new(memoryState)
 	}
@@ -240,6 +349,14 @@ func (s *memoryState) grant(bug string) {
 
 // free reports whether no holder excludes h.
 func (s *memoryState) free(h *memoryHold, bug string) bool {
+	if s.marked && h.shared && len(s.holds) > 0 {
+		return false
+	}
+	s.marked = false
+	if bug == "longer names exclude" && slices.ContainsFunc(h.lock.longer(h.lock.name),
+		func(s *memoryState) bool { return len(s.holds) > 0 }) {
+		return false
+	}
 	return !slices.ContainsFunc(s.holds, func(o *memoryHold) bool {
 		switch bug {
 		case "no exclusion":
@@ -283,6 +400,18 @@ func (l *memoryLock) releaseAny(shared bool) error {
 	case "release without a hold ends that of another":
 		s.holds = nil
 		s.grant(l.bug)
+	case "release without a hold wakes the next":
+		s.force()
+	case "release without a hold ends the contexts of holders":
+		cancelAll(s.holds)
+	case "release without a hold ends those of longer names":
+		for _, s := range l.longer(l.name) {
+			s.holds = nil
+		}
+	case "release without a hold ends those of other locks":
+		for _, s := range l.locks {
+			s.holds = nil
+		}
 	}
 	return l.releaseError(fasteners.ErrNotAcquired)
 }
@@ -331,6 +460,18 @@ func (l *memoryLock) releaseLocked(h *memoryHold) error {
 		s.holds = nil
 	}
 	s.grant(l.bug)
+	switch {
+	case l.bug == "release wakes those of longer names":
+		for _, s := range l.longer(l.name) {
+			s.force()
+		}
+	case l.bug == "release ends the contexts of longer names":
+		for _, s := range l.longer(l.name) {
+			cancelAll(s.holds)
+		}
+	case h.lost && l.bug == "release of a lost hold wakes the next":
+		s.force()
+	}
 	if h.lost && l.bug != "release does not tell of a loss" {
 		return l.releaseError(fasteners.ErrLost)
 	}

@@ -9,46 +9,72 @@ import (
 
 // testRelease checks that a release ends a hold that is there, and no other.
 func (s *suite) testRelease(t *testing.T) {
-	s.forEachWay(t, "NotAcquired", s.testNotAcquired, isAny)
-	s.forEachWay(t, "Twice", s.testReleaseTwice, isAny)
+	s.forEachWay(t, "Fails", s.testFailedRelease, isAny)
 	s.forEachWay(t, "OtherHold", s.testOtherHold, isHeld)
 	s.forEachWay(t, "EndsHold", s.testReleaseEndsHold, isHeld)
 	s.forEachWay(t, "SparesHold", s.testReleaseSparesHold, func(w way) bool { return w.held && w.shared })
 }
 
-// testNotAcquired releases through a lock value that does not hold the lock: while nobody does,
-// while another value does, and while this one does in the other mode.
-func (s *suite) testNotAcquired(t *testing.T, w way) {
-	name := lockName(t)
-	a, holder, other := s.open(t, name, w), s.open(t, name, w), s.open(t, name, w.exclusive())
-	checkError(t, a.release(a.lock), "release", fasteners.ErrNotAcquired)
-	h := holder.mustAcquire(t)
-	checkError(t, a.release(a.lock), "release", fasteners.ErrNotAcquired)
+// testFailedRelease checks that a release that fails changes nothing: while nobody holds the lock;
+// and while another value does, somebody waits, and there is the holder of another lock.
+func (s *suite) testFailedRelease(t *testing.T, w way) {
+	name, otherName := lockName(t), lockName(t)
+	stranger, former, holder := s.open(t, name, w), s.open(t, name, w), s.open(t, name, w)
+	checkError(t, stranger.release(stranger.lock), "release", fasteners.ErrNotAcquired)
+	ended := former.mustAcquire(t)
+	mustRelease(t, ended)
+	type failure struct {
+		what    string
+		release func() error
+		target  error
+	}
+	failures := []failure{
+		{"a second release", ended.release, fasteners.ErrNotAcquired},
+		{"a release through a value that has never held the lock",
+			func() error { return stranger.release(stranger.lock) }, fasteners.ErrNotAcquired},
+	}
+	for _, f := range failures {
+		checkError(t, f.release(), "release", f.target)
+	}
 	if w.rw {
 		otherMode := acquireRead
 		if w.shared {
 			otherMode = acquireWrite
 		}
-		checkError(t, otherMode.release(holder.lock), "release", fasteners.ErrNotAcquired)
+		failures = append(failures, failure{"a release in the other mode",
+			func() error { return otherMode.release(holder.lock) }, fasteners.ErrNotAcquired})
 	}
-	h.mustGoOn(t, other)
-	mustRelease(t, h)
-	other.mustBeFree(t)
-}
-
-// testReleaseTwice releases a hold twice: while nobody holds the lock, and while another lock
-// value does.
-func (s *suite) testReleaseTwice(t *testing.T, w way) {
-	name := lockName(t)
-	a, holder, other := s.open(t, name, w), s.open(t, name, w), s.open(t, name, w.exclusive())
-	ended := a.mustAcquire(t)
-	mustRelease(t, ended)
-	checkError(t, ended.release(), "release", fasteners.ErrNotAcquired)
-	h := holder.mustAcquire(t)
-	checkError(t, ended.release(), "release", fasteners.ErrNotAcquired)
-	h.mustGoOn(t, other)
-	mustRelease(t, h)
-	other.mustBeFree(t)
+	if w.held {
+		ended := holder.mustAcquire(t)
+		mustRelease(t, ended)
+		failures = append(failures, failure{"a second release through the value of the holder",
+			ended.release, fasteners.ErrNotAcquired})
+	}
+	for _, queue := range []bool{false, true} {
+		all := failures
+		if s.Lose != nil {
+			lost := s.lost(t, name, w)
+			all = append(all[:len(all):len(all)],
+				failure{"the release of a lost lock", lost.release, fasteners.ErrLost},
+				failure{"a second release of a lost lock", lost.release, fasteners.ErrNotAcquired})
+		}
+		others := []*other{
+			s.hold(t, name, holder, queue),
+			s.hold(t, otherName, s.open(t, otherName, s.withContext(w)), queue),
+		}
+		for _, f := range all {
+			checkError(t, f.release(), "release", f.target)
+			if !queue {
+				mustNotNotice(t, f.what, others...)
+			}
+		}
+		if queue {
+			mustNotNotice(t, "releases that failed", others...)
+		}
+		for _, o := range others {
+			o.leave(t)
+		}
+	}
 }
 
 // testOtherHold checks that the release of a hold does not end another one through the same lock

@@ -291,34 +291,6 @@ func checkTag(t *testing.T, path string, p *process, typ int16) time.Time {
 	return holder.Time()
 }
 
-// If the program ignores SIGURG, by which the package interrupts a wait in the kernel, a wait still
-// ends when its context is done.
-func TestSIGURGIgnored(t *testing.T) {
-	path := lockPath(t)
-	holder := startHolder(t, path, "write")
-	p := startHelper(t, ignoreSIGURGHelper, path)
-	p.expect("canceled")
-	p.expect("waiting")
-	holder.release()
-	p.expect("held")
-}
-
-var ignoreSIGURGHelper = newHelper("ignore SIGURG", func(_ *bufio.Reader, args []string) error {
-	signal.Ignore(syscall.SIGURG)
-	ctx, cancel := context.WithTimeout(background, 20*time.Millisecond)
-	defer cancel()
-	if err := exclusive(args[0]).acquire(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("error is %v", err)
-	}
-	fmt.Println("canceled")
-	fmt.Println("waiting")
-	if err := exclusive(args[0]).acquire(background); err != nil {
-		return err
-	}
-	fmt.Println("held")
-	return nil
-})
-
 // chattr sets an attribute of a file until the test ends.
 func chattr(t *testing.T, attribute, path string) {
 	t.Helper()

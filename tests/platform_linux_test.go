@@ -1,11 +1,9 @@
 package tests
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -21,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/go-fasteners/fasteners"
-	"github.com/go-fasteners/fasteners/internal/posix"
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
@@ -144,62 +141,6 @@ func TestStoppedWaiter(t *testing.T) {
 		p.expect("held")
 	}
 }
-
-// A process waits for more locks than it may have threads waiting in the kernel, and acquires all
-// of them.
-func TestMoreFilesThanThreads(t *testing.T) {
-	dir := t.TempDir()
-	n := 2 * posix.MaxWaits
-	holder := startHelper(t, holdManyHelper, dir, strconv.Itoa(n))
-	holder.expect("held")
-	waiter := startHelper(t, waitForManyHelper, dir, strconv.Itoa(n))
-	waiter.expect("waiting")
-	threads := waiter.number()
-	t.Logf("%d threads", threads)
-	if threads > n*3/4 { // the runtime has more threads, for other system calls
-		t.Errorf("%d threads", threads)
-	}
-	holder.finish()
-	waiter.expect("all acquired")
-}
-
-var holdManyHelper = newHelper("hold many", func(in *bufio.Reader, args []string) error {
-	n, err := strconv.Atoi(args[1])
-	if err != nil {
-		return err
-	}
-	for i := range n {
-		if err := exclusive(filepath.Join(args[0], strconv.Itoa(i))).acquire(background); err != nil {
-			return err
-		}
-	}
-	fmt.Println("held")
-	_, _ = io.Copy(io.Discard, in)
-	return nil
-})
-
-var waitForManyHelper = newHelper("wait for many", func(in *bufio.Reader, args []string) error {
-	n, err := strconv.Atoi(args[1])
-	if err != nil {
-		return err
-	}
-	go exitAtEOF(in)
-	ctx, cancel := context.WithTimeout(background, time.Hour)
-	defer cancel()
-	var g group
-	for i := range n {
-		v := variants(filepath.Join(args[0], strconv.Itoa(i)))[i%3]
-		g.Go(func() error { return v.hold(ctx) })
-	}
-	waitUntilWaiting(n)
-	fmt.Println("waiting")
-	fmt.Println(resources(args[0]).threads)
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	fmt.Println("all acquired")
-	return nil
-})
 
 // Tries that fail do not wake a waiting process: it is scheduled no more often than without them.
 func TestFailedTryWakesNoWaiter(t *testing.T) {

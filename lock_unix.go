@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +39,11 @@ type file struct {
 	// WithFile.
 	given bool
 
+	// lent is true if others may have got the descriptor from this process: see Duplicate.
+	lent atomic.Bool
+
 	length  int64 // of main when it was last locked
+	locked  bool  // main is locked, or may be; always by this file, not by others through its description
 	pending bool  // pending is locked
 }
 
@@ -61,25 +66,42 @@ func (f *file) chooseMain() posix.Range {
 
 func (f *file) main() posix.Range { return posix.Range{Start: 0, Len: f.length} }
 
-func (f *file) Permits(mode locktable.Mode) bool { return f.modes&mode != 0 }
-
-func (f *file) TryLock(mode locktable.Mode) (bool, error) {
-	if mode == locktable.Shared {
-		return f.tryLockShared()
-	}
-	ok, err := f.Descriptor.TryLock(unix.F_WRLCK, f.chooseMain())
-	return ok, lockfile.RetryIfStale(err)
+// Permits permits nothing through a descriptor that was lent, once the lock is released: others
+// may lock the file through it, and this process would not notice.
+func (f *file) Permits(mode locktable.Mode) bool {
+	return f.modes&mode != 0 && (f.locked || !f.lent.Load())
 }
 
-func (f *file) Wait(ctx context.Context, mode locktable.Mode) error {
+func (f *file) TryLock(mode locktable.Mode) (ok bool, err error) {
 	if mode == locktable.Shared {
-		return f.waitShared(ctx)
+		ok, err = f.tryLockShared()
+	} else {
+		ok, err = f.Descriptor.TryLock(unix.F_WRLCK, f.chooseMain())
 	}
-	err := f.Descriptor.Wait(ctx, unix.F_WRLCK, f.chooseMain())
-	if err == nil {
+	f.note(ok, err)
+	return ok, lockError(&f.Descriptor, err)
+}
+
+func (f *file) Wait(ctx context.Context, mode locktable.Mode) (err error) {
+	if mode == locktable.Shared {
+		err = f.waitShared(ctx)
+	} else if err = f.Descriptor.Wait(ctx, unix.F_WRLCK, f.chooseMain()); err == nil {
 		f.extendMain()
 	}
-	return lockfile.RetryIfStale(err)
+	if err == errors.ErrUnsupported || err != nil && err == ctx.Err() {
+		return err
+	}
+	f.note(err == nil, err)
+	return lockError(&f.Descriptor, err)
+}
+
+// note notes what Unlock has to undo. After an error nobody knows what has been locked, if a
+// server or a process was asked. But through a descriptor that was given others may hold the
+// lock, and an error must not cost them that.
+func (f *file) note(locked bool, err error) {
+	if locked || err != nil && !f.given {
+		f.locked = true
+	}
 }
 
 // extendMain is called by a writer that has waited: its tag tells when the wait began. The time
@@ -95,13 +117,45 @@ func (f *file) extendMain() {
 	f.length = waited
 }
 
+// Unlock unlocks all that others have locked through the same description as well, since the
+// ranges of their locks differ. But if f has locked nothing, it leaves that alone.
 func (f *file) Unlock() error {
+	if !f.locked && !f.pending {
+		return nil
+	}
 	err := f.Descriptor.Unlock(posix.Whole)
 	if err == nil {
-		f.pending = false
+		f.locked, f.pending = false, false
 	}
-	return err
+	return lockError(&f.Descriptor, err)
 }
+
+// lockError returns the error of a lock call as callers see it.
+func lockError(d *posix.Descriptor, err error) error {
+	switch errno, _ := err.(unix.Errno); {
+	case errno == unix.EINTR:
+		return fmt.Errorf("the file system interrupts the call each time: %w", err)
+	case errno == unix.ENOLCK:
+		// That a server does not answer is one of two reasons (fcntl(2)). The other is that there
+		// is no room for another lock, and that does not keep anybody from asking for a lock.
+		if _, err := d.Conflict(unix.F_WRLCK, posix.Whole); err != unix.ENOLCK || d.IsLocal() {
+			return fmt.Errorf("there is no room for another lock: %w", errno)
+		}
+		return noLocksError{errno}
+	case errno == unix.ENOTTY, errno == unix.EINVAL, errno.Is(errors.ErrUnsupported):
+		return noLocksError{errno}
+	}
+	return lockfile.RetryIfStale(err)
+}
+
+// A noLocksError is an errno that says that files cannot be locked.
+type noLocksError struct{ errno unix.Errno }
+
+func (e noLocksError) Error() string {
+	return "the file system does not support locks (put the lock file on another one): " + e.errno.Error()
+}
+
+func (e noLocksError) Unwrap() []error { return []error{e.errno, errors.ErrUnsupported} }
 
 // Duplicate does without the name of the file, which may be another one by now.
 func (f *file) Duplicate() (*os.File, error) {
@@ -112,6 +166,7 @@ func (f *file) Duplicate() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.lent.Store(true)
 	return os.NewFile(uintptr(fd), "lock"), nil
 }
 
@@ -145,6 +200,7 @@ func openGiven(shared *os.File, mode locktable.Mode) (locktable.File, locktable.
 	}
 	own := newFile(f)
 	own.given = true
+	own.KeepForm()
 	if !own.Permits(mode) {
 		_ = own.Close()
 		return nil, locktable.ID{}, fmt.Errorf("file is not open for a lock that is %v: %w", mode, fs.ErrPermission)
@@ -161,7 +217,7 @@ func duplicate(fd uintptr) (int, locktable.Mode, error) {
 		err = errOwnedByProcess
 	}
 	if err != nil {
-		return -1, 0, err
+		return -1, 0, lockError(&d, err)
 	}
 	flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
 	if err != nil {

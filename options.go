@@ -53,11 +53,14 @@ func invalid(why string) Option {
 // default, which is 10 ms for delay and 100 ms for maxDelay.
 //
 // On Linux, waiters do not poll on file systems that are known to be local (ext4, XFS, Btrfs,
-// tmpfs, overlay and others, as /proc tells), unless the program waits for more than 256 lock
-// files at once or ignores SIGURG. A program must not begin to ignore SIGURG while it waits:
-// the wait would outlast its context. Waiters poll on network file systems, and on other
-// systems than Linux. On Windows polling is a fallback, for holders that do not use this
-// package, belong to another session, or exit without releasing the lock.
+// tmpfs, overlay and others, as /proc tells), except where a wait could not be ended, or where
+// threads are short. A wait is ended by SIGURG, so waiters poll in a program that ignores it,
+// has a C handler with SA_RESETHAND for it, or may not call tgkill(2). Waits for different
+// lock files take a thread each, at most 256, and at most an eighth of what [debug.SetMaxThreads],
+// RLIMIT_NPROC and the cgroup allow; the others poll. A program must not begin to ignore SIGURG,
+// or to refuse tgkill, while it waits: the wait would outlast its context. Waiters poll on network
+// file systems, and on other systems than Linux. On Windows polling is a fallback, for holders
+// that do not use this package, belong to another session, or exit without releasing the lock.
 //
 // A maxDelay below delay counts as delay, and more than a day as a day. If one of them is negative,
 // acquiring the lock fails with [fs.ErrInvalid].
@@ -152,7 +155,8 @@ func WithLogger(logger *slog.Logger) Option {
 //
 // A writer that waits for readers does not keep new readers from acquiring the lock: see
 // [WithReaderPreference]. Locks that are made with one Option exclude each other. Those of two
-// Options with the same open file description do not, as they have the same owner.
+// Options with the same open file description do not, as they have the same owner: an acquire
+// converts the lock that they hold to its own mode. An acquire that fails leaves it as it was.
 //
 // Only Linux has such locks, on most file systems. Elsewhere acquiring the lock fails with
 // [errors.ErrUnsupported]. A nil f is ignored.

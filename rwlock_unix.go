@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/go-fasteners/fasteners/internal/lockfile"
 	"github.com/go-fasteners/fasteners/internal/posix"
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
@@ -24,7 +23,7 @@ func (f *file) tryLockShared() (bool, error) {
 	if ok {
 		err = f.unlockAllButMain()
 	}
-	return ok && err == nil, lockfile.RetryIfStale(err)
+	return ok && err == nil, err
 }
 
 func (f *file) waitShared(ctx context.Context) error {
@@ -32,16 +31,27 @@ func (f *file) waitShared(ctx context.Context) error {
 	if err == nil {
 		err = f.unlockAllButMain()
 	}
-	return lockfile.RetryIfStale(err)
+	return err
 }
 
-// unlockAllButMain is called by a reader that has locked the whole file.
+// unlockAllButMain is called by a reader that has locked the whole file. If it fails, so does the
+// acquire, whose lock is then undone. But through a descriptor that was given the whole file
+// stays locked, which is no worse for others than a reader that does not tell who it is: nobody
+// knows what was locked before.
 func (f *file) unlockAllButMain() error {
-	main := f.chooseMain()
+	f.chooseMain()
+	err := f.unlockBehindMain()
+	if f.given {
+		return nil
+	}
+	return err
+}
+
+func (f *file) unlockBehindMain() error {
 	if f.plain {
 		return nil
 	}
-	return f.Descriptor.Unlock(posix.Range{Start: main.Len, Len: 0})
+	return f.Descriptor.Unlock(posix.Range{Start: f.length, Len: 0})
 }
 
 // LockPending does nothing through a descriptor that was given: if this process is killed, the
@@ -53,23 +63,26 @@ func (f *file) LockPending() error {
 	}
 	holder, err := f.Conflict(unix.F_WRLCK, posix.Range{Start: 0, Len: 1})
 	if err != nil || holder.Type != unix.F_RDLCK {
-		return lockfile.RetryIfStale(err)
+		return lockError(&f.Descriptor, err)
 	}
-	f.pending, err = f.Descriptor.TryLock(unix.F_WRLCK, pendingRange)
-	return lockfile.RetryIfStale(err)
+	ok, err := f.Descriptor.TryLock(unix.F_WRLCK, pendingRange)
+	f.pending = ok || err != nil // in which case nobody knows
+	return lockError(&f.Descriptor, err)
 }
 
 func (f *file) Pending() (bool, error) {
 	writer, err := f.Conflict(unix.F_RDLCK, pendingRange)
-	return writer.Type == unix.F_WRLCK, lockfile.RetryIfStale(err)
+	return writer.Type == unix.F_WRLCK, lockError(&f.Descriptor, err)
 }
 
-// Downgrade unlocks pending first: if that fails, nothing has changed. Converting main is a
-// single step (POSIX, fcntl: F_SETLK "shall ... replace" the lock).
+// Downgrade first unlocks what is locked beside main: if that fails, main has not changed. It is
+// pending, or the end of a longer main, if another process has the open file description and has
+// locked it as well. Converting main is a single step (POSIX, fcntl: F_SETLK "shall ... replace"
+// the lock).
 func (f *file) Downgrade() error {
-	if f.pending {
-		if err := f.Descriptor.Unlock(pendingRange); err != nil {
-			return err
+	if f.pending || f.given || f.lent.Load() {
+		if err := f.unlockBehindMain(); err != nil {
+			return lockError(&f.Descriptor, err)
 		}
 		f.pending = false
 	}
@@ -77,5 +90,5 @@ func (f *file) Downgrade() error {
 	if !ok && err == nil {
 		err = unix.EAGAIN // as on SMB
 	}
-	return err
+	return lockError(&f.Descriptor, err)
 }

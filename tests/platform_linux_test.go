@@ -1,11 +1,9 @@
 package tests
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -21,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/go-fasteners/fasteners"
-	"github.com/go-fasteners/fasteners/internal/posix"
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
@@ -148,62 +145,6 @@ func TestStoppedWaiter(t *testing.T) {
 	}
 }
 
-// A process waits for more locks than it may have threads waiting in the kernel, and acquires all
-// of them.
-func TestMoreFilesThanThreads(t *testing.T) {
-	dir := t.TempDir()
-	n := 2 * posix.MaxWaits
-	holder := startHelper(t, holdManyHelper, dir, strconv.Itoa(n))
-	holder.expect("held")
-	waiter := startHelper(t, waitForManyHelper, dir, strconv.Itoa(n))
-	waiter.expect("waiting")
-	threads := waiter.number()
-	t.Logf("%d threads", threads)
-	if threads > n*3/4 { // the runtime has more threads, for other system calls
-		t.Errorf("%d threads", threads)
-	}
-	holder.finish()
-	waiter.expect("all acquired")
-}
-
-var holdManyHelper = newHelper("hold many", func(in *bufio.Reader, args []string) error {
-	n, err := strconv.Atoi(args[1])
-	if err != nil {
-		return err
-	}
-	for i := range n {
-		if err := exclusive(filepath.Join(args[0], strconv.Itoa(i))).acquire(background); err != nil {
-			return err
-		}
-	}
-	fmt.Println("held")
-	_, _ = io.Copy(io.Discard, in)
-	return nil
-})
-
-var waitForManyHelper = newHelper("wait for many", func(in *bufio.Reader, args []string) error {
-	n, err := strconv.Atoi(args[1])
-	if err != nil {
-		return err
-	}
-	go exitAtEOF(in)
-	ctx, cancel := context.WithTimeout(background, time.Hour)
-	defer cancel()
-	var g group
-	for i := range n {
-		v := variants(filepath.Join(args[0], strconv.Itoa(i)))[i%3]
-		g.Go(func() error { return v.hold(ctx) })
-	}
-	waitUntilWaiting(n)
-	fmt.Println("waiting")
-	fmt.Println(resources(args[0]).threads)
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	fmt.Println("all acquired")
-	return nil
-})
-
 // Tries that fail do not wake a waiting process: it is scheduled no more often than without them.
 func TestFailedTryWakesNoWaiter(t *testing.T) {
 	if locksAreProcessOwned() || os.Getenv(emulatorVar) != "" {
@@ -293,34 +234,6 @@ func checkTag(t *testing.T, path string, p *process, typ int16) time.Time {
 	}
 	return holder.Time()
 }
-
-// If the program ignores SIGURG, by which the package interrupts a wait in the kernel, a wait still
-// ends when its context is done.
-func TestSIGURGIgnored(t *testing.T) {
-	path := lockPath(t)
-	holder := startHolder(t, path, "write")
-	p := startHelper(t, ignoreSIGURGHelper, path)
-	p.expect("canceled")
-	p.expect("waiting")
-	holder.release()
-	p.expect("held")
-}
-
-var ignoreSIGURGHelper = newHelper("ignore SIGURG", func(_ *bufio.Reader, args []string) error {
-	signal.Ignore(syscall.SIGURG)
-	ctx, cancel := context.WithTimeout(background, 20*time.Millisecond)
-	defer cancel()
-	if err := exclusive(args[0]).acquire(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("error is %v", err)
-	}
-	fmt.Println("canceled")
-	fmt.Println("waiting")
-	if err := exclusive(args[0]).acquire(background); err != nil {
-		return err
-	}
-	fmt.Println("held")
-	return nil
-})
 
 // chattr sets an attribute of a file until the test ends.
 func chattr(t *testing.T, attribute, path string) {

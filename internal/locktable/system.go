@@ -77,7 +77,8 @@ type File interface {
 	CanWait() bool
 
 	// Wait locks the file in mode, blocking until it has done so or ctx is done. In the latter
-	// case it returns ctx.Err(), and the file may be locked or not until Unlock is called.
+	// case it returns ctx.Err(), and has locked nothing. If the lock is granted at the moment at
+	// which ctx is done, it may return nil, and the file is locked until Unlock is called.
 	//
 	// It returns an error that wraps errors.ErrUnsupported if the kernel cannot wait in this
 	// way, on this system, on this file system, or at the moment. The caller has to poll then.
@@ -101,7 +102,8 @@ type File interface {
 	// process can lock the file exclusively. If it fails, the lock is still exclusive.
 	Downgrade() error
 
-	// Unlock undoes all that TryLock, Wait and LockPending have done.
+	// Unlock undoes all that TryLock, Wait and LockPending have done. If they have locked nothing,
+	// it does nothing: others may hold the lock through the same open file description.
 	Unlock() error
 
 	// OwnedByProcess reports whether closing this descriptor, or another one of the file, drops

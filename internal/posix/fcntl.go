@@ -42,14 +42,26 @@ type Lock struct {
 type Descriptor struct {
 	FD int
 
-	fileSystem   fileSystem
-	processOwned bool // the file system does not support the other form
+	fileSystem fileSystem
+	form       atomic.Uint32
 }
+
+// What is known of the form of a descriptor's locks.
+const (
+	unknownForm = iota
+	ofdForm
+	processOwnedForm // the file system does not support the other one
+)
 
 // New returns a descriptor of a file on the device dev (stat(2)).
 func New(fd int, dev uint64) Descriptor {
 	return Descriptor{FD: fd, fileSystem: newFileSystem(fd, dev)}
 }
+
+// KeepForm makes calls fail where the file system does not support locks that belong to the open
+// file description. It is for a description that others have as well: they would know nothing of
+// a lock that belongs to this process.
+func (d *Descriptor) KeepForm() { d.form.Store(ofdForm) }
 
 // OwnRangesConflict reports whether locks of the same owner exclude each other where they
 // overlap. They do on SMB, which also cannot convert a lock, and unlocks only whole ranges that
@@ -106,25 +118,39 @@ func newFlock(typ int16, r Range) unix.Flock_t {
 // the file drops it, too. On Linux that depends on the file system, and is known for sure once
 // the file has been locked.
 func (d *Descriptor) OwnedByProcess() bool {
-	return setlkOFD == unsupported || d.processOwned || ForceProcessOwned.Load()
+	return setlkOFD == unsupported || d.form.Load() == processOwnedForm || ForceProcessOwned.Load()
 }
 
-// call makes a call that does not block, in the form that the file system supports.
+// call makes a call that does not block, in the form that the file system supports. The form
+// does not change once a lock has been locked: in the other form it could not be unlocked.
 func (d *Descriptor) call(ofd, processOwned int, lk *unix.Flock_t) error {
 	if !d.OwnedByProcess() {
 		err := ignoringEINTR(d.FD, ofd, lk)
-		if err != unix.EINVAL {
+		switch known := d.form.Load() == ofdForm; {
+		case err == nil && !known && ofd == setlkOFD:
+			d.form.Store(ofdForm)
+			return nil
+		case err != unix.EINVAL || known:
 			return err
 		}
-		d.processOwned = true // not flock(2), which excludes neither form
+		d.form.Store(processOwnedForm) // not flock(2), which excludes neither form
 	}
 	return ignoringEINTR(d.FD, processOwned, lk)
 }
 
+// A FUSE server that answers EINTR makes the kernel return ERESTARTSYS, which no program should
+// see, though there is no signal. So the next call may be answered in the same way, without an
+// end.
+const (
+	erestartsys        = unix.Errno(512)
+	maxRestarts        = 100
+	errKeepsRestarting = unix.EINTR // what a call returns then, and at no other time
+)
+
 // ignoringEINTR calls fcntl(2) again as long as signals interrupt it. The runtime installs its
 // handlers with SA_RESTART, but other code of the program may install some without.
 func ignoringEINTR(fd, cmd int, lk *unix.Flock_t) error {
-	for {
+	for restarts := 0; ; {
 		var err error
 		if Fault != nil {
 			err = Fault(cmd, lk.Type)
@@ -132,7 +158,13 @@ func ignoringEINTR(fd, cmd int, lk *unix.Flock_t) error {
 		if err == nil {
 			err = unix.FcntlFlock(uintptr(fd), cmd, lk)
 		}
-		if err != unix.EINTR {
+		switch err {
+		case unix.EINTR:
+		case erestartsys:
+			if restarts++; restarts > maxRestarts {
+				return errKeepsRestarting
+			}
+		default:
 			return err
 		}
 	}

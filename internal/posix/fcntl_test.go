@@ -25,6 +25,14 @@ func open(t *testing.T, path string) *Descriptor {
 	return &d
 }
 
+// force makes d use one of the forms.
+func (d *Descriptor) force(processOwned bool) {
+	d.form.Store(ofdForm)
+	if processOwned {
+		d.form.Store(processOwnedForm)
+	}
+}
+
 func (d *Descriptor) mustTry(t *testing.T, typ int16, r Range, want bool) {
 	t.Helper()
 	ok, err := d.TryLock(typ, r)
@@ -42,7 +50,7 @@ func TestForms(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	for _, processOwned := range []bool{false, true} {
 		a, b := open(t, path), open(t, path)
-		b.processOwned = processOwned
+		b.force(processOwned)
 		left, right := Range{0, 10}, Range{10, 0}
 		for _, test := range []struct {
 			first       int16
@@ -79,7 +87,7 @@ func TestConflict(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	for _, processOwned := range []bool{false, true} {
 		a, b := open(t, path), open(t, path)
-		a.processOwned = processOwned
+		a.force(processOwned)
 		check := func(d *Descriptor, typ int16, r Range, want int16) {
 			t.Helper()
 			lk, err := d.Conflict(typ, r)
@@ -126,7 +134,7 @@ func TestFallback(t *testing.T) {
 	if ok, err := d.TryLock(unix.F_WRLCK, Range{-1, 1}); ok || err != unix.EINVAL {
 		t.Errorf("try: %v, %v", ok, err)
 	}
-	if setlkOFD != unsupported && !d.processOwned {
+	if setlkOFD != unsupported && d.form.Load() != processOwnedForm {
 		t.Error("the process-owned form was not tried")
 	}
 	d.mustTry(t, unix.F_WRLCK, Whole, true)
@@ -203,4 +211,55 @@ func TestInterruptedCall(t *testing.T) {
 		return nil
 	})
 	d.mustTry(t, unix.F_WRLCK, Whole, true)
+}
+
+// ERESTARTSYS, which a FUSE server that answers EINTR makes fcntl return, is an interruption. But
+// where each call is interrupted in this way, that is an error.
+func TestRestarts(t *testing.T) {
+	d := open(t, filepath.Join(t.TempDir(), "lock"))
+	calls := 0
+	failing(t, func(int, int16) error {
+		if calls++; calls%3 != 0 {
+			return erestartsys
+		}
+		return nil
+	})
+	d.mustTry(t, unix.F_WRLCK, Whole, true)
+	failing(t, func(int, int16) error { return erestartsys })
+	if err := d.Unlock(Whole); err != errKeepsRestarting {
+		t.Errorf("unlock: %v", err)
+	}
+}
+
+// EINVAL for the unlocking of a lock does not make a descriptor forget the form of the lock: it
+// could not be unlocked in the other form. Nor does one that has to keep the form use another.
+func TestNoFallback(t *testing.T) {
+	if setlkOFD == unsupported {
+		t.Skip("there is one form here")
+	}
+	path := filepath.Join(t.TempDir(), "lock")
+	a, b, other := open(t, path), open(t, path), open(t, path)
+	a.mustTry(t, unix.F_WRLCK, Whole, true)
+	refuseOFD := func(cmd int, typ int16) error {
+		if cmd == setlkOFD {
+			return unix.EINVAL
+		}
+		return nil
+	}
+	failing(t, refuseOFD)
+	if err := a.Unlock(Whole); err != unix.EINVAL {
+		t.Errorf("unlock: %v", err)
+	}
+	Fault = nil
+	other.mustTry(t, unix.F_RDLCK, Whole, false)
+	if err := a.Unlock(Whole); err != nil {
+		t.Error(err)
+	}
+	other.mustTry(t, unix.F_RDLCK, Whole, true)
+
+	b.KeepForm()
+	failing(t, refuseOFD)
+	if ok, err := b.TryLock(unix.F_RDLCK, Whole); ok || err != unix.EINVAL {
+		t.Errorf("try: %v, %v", ok, err)
+	}
 }

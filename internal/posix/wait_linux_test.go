@@ -65,7 +65,6 @@ func TestWait(t *testing.T) {
 }
 
 // Wait returns when its context is done: before the call, near its beginning, or long after.
-// The caller unlocks what may be locked then.
 func TestWaitIsCanceled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	canWait(t, path)
@@ -84,18 +83,42 @@ func TestWaitIsCanceled(t *testing.T) {
 		if err := b.Wait(ctx, unix.F_WRLCK, Whole); err != context.Canceled {
 			t.Fatalf("wait: %v", err)
 		}
-		if err := b.Unlock(Whole); err != nil {
-			t.Fatal(err)
-		}
 		cancel()
 	}
+	if err := a.Unlock(Whole); err != nil {
+		t.Fatal(err)
+	}
+	a.mustTry(t, unix.F_WRLCK, Whole, true)
 	if n := waits.Load(); n != 0 {
 		t.Errorf("%d waits are left", n)
 	}
 }
 
-// If the kernel grants the lock at the moment at which the context is canceled, Wait reports
-// either, and the lock can be acquired afterwards.
+// A wait that is canceled leaves the locks of its open file description as they were.
+func TestCanceledWaitKeepsLocks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	canWait(t, path)
+	for range 100 {
+		a, b := open(t, path), open(t, path)
+		a.mustTry(t, unix.F_RDLCK, Whole, true)
+		b.mustTry(t, unix.F_RDLCK, Whole, true)
+		ctx, cancel := context.WithCancel(context.Background())
+		time.AfterFunc(rand.N(200*time.Microsecond), cancel)
+		if err := b.Wait(ctx, unix.F_WRLCK, Whole); err != context.Canceled {
+			t.Fatalf("wait: %v", err)
+		}
+		if err := a.Unlock(Whole); err != nil {
+			t.Fatal(err)
+		}
+		a.mustTry(t, unix.F_WRLCK, Whole, false)
+		if err := b.Unlock(Whole); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// If the kernel grants the lock at the moment at which the context is canceled, Wait tells which
+// of the two came first.
 func TestGrantMeetsCancellation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	canWait(t, path)
@@ -122,6 +145,11 @@ func TestGrantMeetsCancellation(t *testing.T) {
 			had++
 			a.mustTry(t, unix.F_WRLCK, Whole, false)
 		case context.Canceled:
+			a.mustTry(t, unix.F_WRLCK, Whole, true)
+			if err := a.Unlock(Whole); err != nil {
+				t.Fatal(err)
+			}
+			continue
 		default:
 			t.Fatal(err)
 		}
@@ -154,12 +182,12 @@ func TestCancelStress(t *testing.T) {
 						time.Sleep(rand.N(200 * time.Microsecond))
 					}
 					inside.Add(-1)
+					if err := d.Unlock(Whole); err != nil {
+						t.Error(err)
+					}
 				case err == context.DeadlineExceeded:
 					cancellations.Add(1)
 				default:
-					t.Error(err)
-				}
-				if err := d.Unlock(Whole); err != nil {
 					t.Error(err)
 				}
 				cancel()
@@ -195,7 +223,7 @@ func TestNoWait(t *testing.T) {
 	})
 	t.Run("the process owns the locks", func(t *testing.T) {
 		d := open(t, path)
-		d.processOwned = true
+		d.force(true)
 		refuses(t, d)
 	})
 	t.Run("unknown file system", func(t *testing.T) {

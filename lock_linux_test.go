@@ -174,3 +174,26 @@ func TestFailedDowngrade(t *testing.T) {
 		}
 	}
 }
+
+// A writer that waits for readers locks pending also if one of them is just about to acquire the lock, and so
+// has the whole file locked for an instant.
+func TestPendingMeetsReader(t *testing.T) {
+	writer, reader := openTwice(t)
+	whole := unix.Flock_t{Type: unix.F_RDLCK}
+	if err := unix.FcntlFlock(uintptr(reader.FD), unix.F_OFD_SETLK, &whole); err != nil {
+		t.Fatal(err)
+	}
+	reader.length = mainBase
+	tries := 0
+	posix.Fault = func(_ int, typ int16) error {
+		if tries++; typ == unix.F_WRLCK && tries == 5 { // the second try to lock pending
+			posix.Fault = nil
+			return reader.unlockBehindMain()
+		}
+		return nil
+	}
+	defer func() { posix.Fault = nil }()
+	if err := writer.LockPending(); err != nil || !writer.pending {
+		t.Errorf("pending is locked: %v, %v", writer.pending, err)
+	}
+}

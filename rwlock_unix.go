@@ -4,6 +4,7 @@ package fasteners
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -57,18 +58,37 @@ func (f *file) unlockBehindMain() error {
 // LockPending does nothing through a descriptor that was given: if this process is killed, the
 // kernel does not unlock pending as long as others have the descriptor, and no reader could
 // acquire the lock.
+//
+// A reader that acquires the lock has the whole file locked for an instant, pending included. The next
+// recheck can be a second away, so pending is tried again until that reader is through.
 func (f *file) LockPending() error {
 	if f.pending || f.plain || f.given {
 		return nil
 	}
-	holder, err := f.Conflict(unix.F_WRLCK, posix.Range{Start: 0, Len: 1})
-	if err != nil || holder.Type != unix.F_RDLCK {
-		return lockError(&f.Descriptor, err)
+	for range pendingTries {
+		holder, err := f.Conflict(unix.F_WRLCK, posix.Range{Start: 0, Len: 1})
+		if err != nil || holder.Type != unix.F_RDLCK {
+			return lockError(&f.Descriptor, err)
+		}
+		ok, err := f.Descriptor.TryLock(unix.F_WRLCK, pendingRange)
+		if ok || err != nil {
+			f.pending = true // after an error nobody knows
+			return lockError(&f.Descriptor, err)
+		}
+		other, err := f.Conflict(unix.F_WRLCK, pendingRange)
+		if err != nil || other.Type == unix.F_WRLCK { // of another writer that waits
+			return lockError(&f.Descriptor, err)
+		}
+		new(system).Sleep(pendingPause)
 	}
-	ok, err := f.Descriptor.TryLock(unix.F_WRLCK, pendingRange)
-	f.pending = ok || err != nil // in which case nobody knows
-	return lockError(&f.Descriptor, err)
+	return nil
 }
+
+// Together these are longer than a time slice of the scheduler, for which a reader can be stopped.
+const (
+	pendingTries = 100
+	pendingPause = 50 * time.Microsecond
+)
 
 func (f *file) Pending() (bool, error) {
 	writer, err := f.Conflict(unix.F_RDLCK, pendingRange)

@@ -108,8 +108,9 @@ func (d *descriptor) Wait(ctx context.Context, mode Mode) error {
 	})
 	defer stop()
 	ready := func() bool { return d.dead || withdrawn || d.free(mode) }
+	locked := false
 	err := d.call("wait", ready, func() error {
-		if !withdrawn {
+		if locked = !withdrawn; locked {
 			d.lock(mode)
 		}
 		return nil
@@ -118,7 +119,7 @@ func (d *descriptor) Wait(ctx context.Context, mode Mode) error {
 		return err
 	}
 	return d.call("return", always, func() error {
-		if withdrawn {
+		if !locked {
 			return ctx.Err()
 		}
 		return nil

@@ -132,6 +132,9 @@ func (f *file) Unlock() error {
 
 // lockError returns the error of a lock call as callers see it.
 func lockError(d *posix.Descriptor, err error) error {
+	if err == nil {
+		return nil
+	}
 	switch errno, _ := err.(unix.Errno); {
 	case errno == unix.EINTR:
 		return fmt.Errorf("the file system interrupts the call each time: %w", err)

@@ -13,8 +13,11 @@ import (
 // now. It is asked before each wait, since that can change: C code or signal.Ignore may have
 // replaced the runtime's handler, and a filter of system calls may refuse tgkill(2) (seccomp(2)).
 func signalsInterrupt() bool {
-	return hasHandler(unix.SIGURG) && unix.Tgkill(os.Getpid(), unix.Gettid(), 0) == nil
+	mainThread := pid
+	return hasHandler(unix.SIGURG) && unix.Tgkill(pid, mainThread, 0) == nil
 }
+
+var pid = os.Getpid() // it takes a system call
 
 var onlySIGURG unix.Sigset_t
 

@@ -3,7 +3,6 @@ package posix
 import (
 	"context"
 	"errors"
-	"os"
 	"runtime"
 	"sync/atomic"
 	"unsafe"
@@ -110,5 +109,5 @@ func (w *wait) withdraw() {
 	w.withdrawn.Store(true)
 	// The first word holds l_type and l_whence, in an order that depends on the machine.
 	atomic.StoreUint32((*uint32)(unsafe.Pointer(&w.flock)), *(*uint32)(unsafe.Pointer(&invalid)))
-	_ = unix.Tgkill(os.Getpid(), w.thread, unix.SIGURG)
+	_ = unix.Tgkill(pid, w.thread, unix.SIGURG)
 }

@@ -44,5 +44,6 @@ func TestConformance(t *testing.T) {
 		Lose:     func(_ *testing.T, name string) { s.expire(name) },
 		Tokens:   true,
 		OneQueue: true,
+		Slashes:  true,
 	})
 }

@@ -31,6 +31,7 @@ func TestConformance(t *testing.T) {
 				Lose:     func(t *testing.T, name string) { revokeHolders(t, admin, name) },
 				Tokens:   true,
 				OneQueue: true,
+				Slashes:  true,
 			})
 		})
 	}

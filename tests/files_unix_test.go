@@ -174,6 +174,30 @@ func useLow(path, closed, name string) error {
 	return nil
 }
 
+// Nor do the descriptors of the runtime, which a lock makes it open if nothing has before, take the
+// numbers of standard streams.
+func TestRuntimeAfterStreamsClosed(t *testing.T) {
+	path := lockPath(t)
+	cmd := helperCommand(runtimeHelper, path)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+var runtimeHelper = newHelper("runtime", func(_ *bufio.Reader, args []string) error {
+	if err := unix.Close(0); err != nil {
+		return err
+	}
+	if err := exclusive(args[0]).hold(background); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(0, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFCHR { // as of /dev/null
+		return fmt.Errorf("something of mode %o is open as standard input", st.Mode)
+	}
+	return nil
+})
+
 // tree returns the names of all that is in dir, below it too, without links.
 func tree(t *testing.T, dir string) (names []string) {
 	t.Helper()

@@ -25,7 +25,11 @@ import (
 // files. What it does with these numbers afterwards does the lock no harm: it may write to them, and
 // replace them by others.
 func TestStandardStreamsClosed(t *testing.T) {
-	for _, closed := range []string{"0", "1", "2", "01", "02", "12", "012"} {
+	all := []string{"0", "012", "1", "2", "12"}
+	if testing.Short() {
+		all = all[:2]
+	}
+	for _, closed := range all {
 		for _, op := range lowOps {
 			if op.inheritable && locksAreProcessOwned() {
 				continue

@@ -25,7 +25,11 @@ import (
 // files. What it does with these numbers afterwards does the lock no harm: it may write to them, and
 // replace them by others.
 func TestStandardStreamsClosed(t *testing.T) {
-	for _, closed := range []string{"0", "1", "2", "01", "02", "12", "012"} {
+	all := []string{"0", "012", "1", "2", "12"}
+	if testing.Short() {
+		all = all[:2]
+	}
+	for _, closed := range all {
 		for _, op := range lowOps {
 			if op.inheritable && locksAreProcessOwned() {
 				continue
@@ -173,6 +177,30 @@ func useLow(path, closed, name string) error {
 	runtime.KeepAlive(lowFile)
 	return nil
 }
+
+// Nor do the descriptors of the runtime, which a lock makes it open if nothing has before, take the
+// numbers of standard streams.
+func TestRuntimeAfterStreamsClosed(t *testing.T) {
+	path := lockPath(t)
+	cmd := helperCommand(runtimeHelper, path)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+var runtimeHelper = newHelper("runtime", func(_ *bufio.Reader, args []string) error {
+	if err := unix.Close(0); err != nil {
+		return err
+	}
+	if err := exclusive(args[0]).hold(background); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(0, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFCHR { // as of /dev/null
+		return fmt.Errorf("something of mode %o is open as standard input", st.Mode)
+	}
+	return nil
+})
 
 // tree returns the names of all that is in dir, below it too, without links.
 func tree(t *testing.T, dir string) (names []string) {

@@ -219,7 +219,7 @@ func TestConversionWithFile(t *testing.T) {
 }
 
 // A lock whose File was called does not share a later hold with those that have that file.
-func TestLentFile(t *testing.T) {
+func TestLentWithFile(t *testing.T) {
 	skipProcessOwned(t)
 	path := lockPath(t)
 	for range 20 {

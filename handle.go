@@ -166,6 +166,6 @@ func (h *handle) holders(ctx context.Context, waiters bool) ([]Holder, error) {
 	if err != nil {
 		return nil, h.pathError("holders", err)
 	}
-	id, found, err := h.options.table.Holders(h.path(), waiters)
+	id, found, err := h.options.table.Holders(ctx, h.path(), waiters)
 	return holdersFor(ctx, id, found), h.pathError("holders", err)
 }

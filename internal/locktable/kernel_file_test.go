@@ -211,6 +211,8 @@ func (d *descriptor) Downgrade() error {
 	})
 }
 
+func (d *descriptor) OwnedByProcess() bool { return d.ownsLocks }
+
 func (d *descriptor) Duplicate() (*os.File, error) { return nil, errors.ErrUnsupported }
 
 func (d *descriptor) Close() error {

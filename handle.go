@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/go-fasteners/fasteners/internal/locktable"
+	"github.com/go-fasteners/fasteners/internal/printable"
 )
 
 // locks has all locks of this process, but those of files that it was given: see WithFile.
@@ -116,7 +117,11 @@ func (h *handle) pathError(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &fs.PathError{Op: op, Path: h.path(), Err: err}
+	pathErr := &fs.PathError{Op: op, Path: h.path(), Err: err}
+	if !printable.Is(h.path()) {
+		return &unprintableError{pathErr}
+	}
+	return pathErr
 }
 
 // logger returns nil if there is none, as in a lock that was not made by its constructor.
@@ -131,7 +136,7 @@ func (h *handle) log(what string, err error, attrs ...slog.Attr) {
 	if h.logger() == nil {
 		return
 	}
-	attrs = append(attrs, slog.String("path", h.path()))
+	attrs = append(attrs, slog.String("path", printable.Text(h.path())))
 	if err != nil {
 		attrs = append(attrs, slog.Any("error", err))
 	}

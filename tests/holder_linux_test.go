@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -496,5 +499,71 @@ func TestHolderWithManyLocks(t *testing.T) {
 	}
 	if len(holders) > 1 {
 		t.Errorf("holders are %+v, want one", holders)
+	}
+}
+
+// A program and a lock file with names that another user has chosen: all that is printed is on one
+// line, and safe.
+func TestPrintableNames(t *testing.T) {
+	dir := t.TempDir()
+	const name = "a\n\x1b[2K\xff\u202e"
+	exe, err := os.Executable()
+	must(t, err)
+	must(t, os.Symlink(exe, filepath.Join(dir, name)))
+	path := filepath.Join(dir, "lock"+name)
+	cmd := helperCommand(holdHelper, path, "write", "background")
+	cmd.Path = filepath.Join(dir, name)
+	if os.Getenv(emulatorVar) != "" {
+		t.Skip("the program is the emulator")
+	}
+	p := start(t, cmd)
+	p.expect("waiting", "held")
+
+	var log syncBuffer
+	noticed := make(chan []fasteners.Holder, 100)
+	l := fasteners.NewInterProcessLock(path,
+		fasteners.WithLogger(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
+			Level: slog.LevelDebug,
+			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr { // as a handler would that does not quote
+				checkPrintable(t, a.Value.String())
+				return a
+			},
+		}))),
+		fasteners.WithWaitNotice(time.Millisecond, func(holders []fasteners.Holder) {
+			select {
+			case noticed <- holders:
+			default:
+			}
+		}))
+	ctx, cancel := context.WithCancel(background)
+	acquired := make(chan error)
+	go func() { acquired <- l.Acquire(ctx) }()
+	holders := <-noticed
+	cancel()
+	err = <-acquired
+	checkError(t, err, "acquire", path, context.Canceled)
+	checkPrintable(t, err.Error())
+	checkPrintable(t, fmt.Sprint(holders))
+	if len(holders) != 1 || holders[0].PID != p.cmd.Process.Pid || holders[0].Command != name {
+		t.Errorf("holders are %+v, want process %d with the command as it is", holders, p.cmd.Process.Pid)
+	}
+	err = l.Release()
+	checkError(t, err, "release", path, fasteners.ErrNotAcquired)
+	checkPrintable(t, err.Error())
+	err = fasteners.NewInterProcessLock(filepath.Join(path, "below")).Acquire(background)
+	checkError(t, err, "acquire", filepath.Join(path, "below"), syscall.ENOTDIR)
+	checkPrintable(t, err.Error())
+}
+
+func checkPrintable(t *testing.T, text string) {
+	t.Helper()
+	for _, r := range text {
+		if !unicode.IsGraphic(r) {
+			t.Errorf("%q is not safe to print", text)
+			return
+		}
+	}
+	if !utf8.ValidString(text) {
+		t.Errorf("%q is no UTF-8", text)
 	}
 }

@@ -475,8 +475,14 @@ func TestQuestionsByTwoPaths(t *testing.T) {
 		k.paths["other name"] = k.paths[path]
 		p := &proc{kernel: k, fail: map[string]error{}}
 		table := New(p, 0)
-		resume := k.holdBack("holders")
-		errs := make(chan error)
+		turn := make(chan bool)
+		k.setIntercept(func(c *call) {
+			if c.name == "holders" {
+				<-turn
+			}
+			c.perform()
+		})
+		errs := make(chan error, 5)
 		ask := func(path string) {
 			_, _, err := table.Holders(t.Context(), path, true)
 			errs <- err
@@ -489,15 +495,18 @@ func TestQuestionsByTwoPaths(t *testing.T) {
 		}
 		synctest.Wait()
 		p.failNext("open", fs.ErrPermission)
-		resume()
+		turn <- true
+		must(t, receive(t, errs))
+		synctest.Wait() // one of the four asks, and cannot open the file
+		close(turn)
 		failed := 0
-		for range 5 {
+		for range 4 {
 			if err := receive(t, errs); err != nil {
 				failed++
 			}
 		}
-		if failed == 0 || failed > 2 {
-			t.Errorf("%d of 5 questions failed, want those by one path that share an answer", failed)
+		if failed != 2 {
+			t.Errorf("%d questions failed, want the two by one path, which share an answer", failed)
 		}
 		k.setIntercept(nil)
 		mustBeEmpty(t, table)

@@ -567,3 +567,26 @@ func checkPrintable(t *testing.T, text string) {
 		t.Errorf("%q is no UTF-8", text)
 	}
 }
+
+// A waiter whose notice has asked who holds the lock has one descriptor, as every other waiter. Where
+// locks belong to the process, closing the second one could drop the lock.
+func TestDescriptorOfANotice(t *testing.T) {
+	path := lockPath(t)
+	p := startHolder(t, path, "exclusive")
+	noticed := make(chan bool, 100)
+	l := exclusive(path, fasteners.WithWaitNotice(time.Millisecond, func([]fasteners.Holder) { noticed <- true }))
+	acquired := l.goAcquire(t, cancelable(t))
+	<-noticed
+	want := 1
+	if posix.ForceProcessOwned.Load() {
+		want = 2
+	}
+	if got := resources(path).lockFile; got != want {
+		t.Errorf("%d descriptors of the lock file, want %d", got, want)
+	}
+	p.release()
+	must(t, <-acquired)
+	holdersOf(t, path)
+	mustTryInProcess(t, path, "exclusive", false)
+	l.mustRelease(t)
+}

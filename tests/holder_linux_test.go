@@ -590,3 +590,27 @@ func TestDescriptorOfANotice(t *testing.T) {
 	mustTryInProcess(t, path, "exclusive", false)
 	l.mustRelease(t)
 }
+
+// Waits that end while their notices ask who holds the lock leave nothing behind. Each notice used
+// to ask, one after the other, long after the end of its wait. This holder has no tag, so that
+// an answer takes longer than a wait.
+func TestNoticesOfShortWaits(t *testing.T) {
+	path := lockPath(t)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
+	must(t, err)
+	defer f.Close()
+	must(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}))
+	l := exclusive(path, fasteners.WithTimeout(2*time.Millisecond),
+		fasteners.WithWaitNotice(time.Millisecond, func([]fasteners.Holder) {}))
+	before := resources(path)
+	for range 200 {
+		checkHeldError(t, l.acquire(background), path, context.DeadlineExceeded)
+	}
+	after := resources(path)
+	t.Logf("%d goroutines more right after the last wait", after.goroutines-before.goroutines)
+	for after.goroutines > before.goroutines || after.lockFile > before.lockFile {
+		// until the goroutines of the notices have ended, and the descriptor of the free entry is closed
+		time.Sleep(time.Millisecond)
+		after = resources(path)
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"io/fs"
 	"log/slog"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -93,26 +92,6 @@ func TestWaitNotice(t *testing.T) {
 	}
 	if n := calls.Load(); n > 0 {
 		t.Errorf("%d calls without a wait", n)
-	}
-}
-
-// Waits that end while their notices ask who holds the lock leave nothing behind. Each notice used
-// to ask, one after the other, long after the end of its wait.
-func TestNoticesOfShortWaits(t *testing.T) {
-	path := lockPath(t)
-	startHolder(t, path, "exclusive")
-	before := resources(path)
-	l := exclusive(path, fasteners.WithTimeout(2*time.Millisecond),
-		fasteners.WithWaitNotice(time.Millisecond, func([]fasteners.Holder) {}))
-	for range 200 {
-		checkHeldError(t, l.acquire(background), path, context.DeadlineExceeded)
-	}
-	t.Logf("%d goroutines more right after the last wait", runtime.NumGoroutine()-before.goroutines)
-	after := resources(path)
-	for after.goroutines > before.goroutines || after.lockFile > 0 {
-		// until the goroutines of the notices have ended, and the descriptor of the free entry is closed
-		time.Sleep(time.Millisecond)
-		after = resources(path)
 	}
 }
 

@@ -190,9 +190,9 @@ func parseLock(line string) (l Lock, file string, ok bool) {
 }
 
 // Owners returns, for each of the locks on a file, the processes that have a descriptor through
-// which they hold it, in the order of their IDs. It reports whether it has seen all processes of
-// the machine, or found as many for each lock as there are locks like it: it looks once at the
-// descriptors of every process, as far as the caller has the rights to (proc_pid_fdinfo(5)).
+// which they hold it. It reports whether it has seen all processes of the machine, or found as
+// many for each lock as there are locks like it. It looks once at the descriptors of every
+// process, as far as the caller has the rights to (proc_pid_fdinfo(5)).
 //
 // The name of the file is the one of LocksOf, or empty, which is any. Then isFile has to tell
 // whether a path names it. It is called, unless it is nil, only for descriptors with such a
@@ -225,7 +225,8 @@ func Owners(locks []Lock, name string, isFile func(path string) bool) (owners ma
 	return owners, all && sawInit
 }
 
-// processes returns the IDs in /proc.
+// processes returns the IDs in /proc, and the own one last: this process may have inherited a
+// descriptor without knowing of it.
 func processes() (pids []int) {
 	f, err := os.Open("/proc")
 	if err != nil {
@@ -239,7 +240,8 @@ func processes() (pids []int) {
 		}
 	}
 	slices.Sort(pids)
-	return pids
+	own := os.Getpid()
+	return append(slices.DeleteFunc(pids, func(pid int) bool { return pid == own }), own)
 }
 
 // eachLock calls fn for each lock that the process holds through a descriptor, with the name of

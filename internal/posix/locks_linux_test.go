@@ -2,7 +2,10 @@ package posix
 
 import (
 	"io"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -215,4 +218,51 @@ func TestLocksOf(t *testing.T) {
 	churn.Wait()
 	for !complete() { // as above
 	}
+}
+
+// A process that shares a descriptor with this one is named rather than this one.
+func TestOwners(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
+		t.Skip("locks of open file descriptions: ", err)
+	}
+	lock := Lock{Whole, unix.F_WRLCK, -1, false}
+	st, err := Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	locks, name := LocksOf(st.Dev, st.Ino, &lock)
+	if !slices.Equal(locks, []Lock{lock}) {
+		t.Fatalf("locks are %v", locks)
+	}
+	isFile := func(path string) bool {
+		got, err := Stat(path)
+		return err == nil && got == st
+	}
+	check := func(want int) {
+		t.Helper()
+		for _, name := range []string{name, ""} {
+			if owners, _ := Owners(locks, name, isFile); !slices.Equal(owners[lock], []int{want}) {
+				t.Errorf("owners are %v, want %d", owners, want)
+			}
+		}
+		if owners, _ := Owners(locks, "00:00:0", isFile); len(owners) > 0 {
+			t.Errorf("owners of another file are %v", owners)
+		}
+	}
+	check(os.Getpid())
+	cmd := exec.Command("sleep", "60")
+	cmd.ExtraFiles = []*os.File{f}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	check(cmd.Process.Pid)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	check(os.Getpid())
 }

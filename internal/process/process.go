@@ -8,12 +8,9 @@ import "time"
 // given the ID anew. A process that has ended and that nobody has waited for yet has no lock
 // any more, and does not exist. A zero time is not compared.
 func Existed(pid int, at time.Time) bool {
-	if !exists(pid) {
-		return false
-	}
-	began := start(pid)
+	began, exists := start(pid)
 	// The time may be in whole seconds, cut off.
-	return at.IsZero() || began.IsZero() || began.Before(at.Add(time.Second))
+	return exists && (at.IsZero() || began.IsZero() || began.Before(at.Add(time.Second)))
 }
 
 // Command returns the name of the program that the process runs, as the system has it, or "" if

@@ -70,22 +70,20 @@ func readStat(pid int) (stat, bool) {
 	return parseStat(line)
 }
 
-// exists does not take a zombie for a process, unless others of its threads go on.
-func exists(pid int) bool {
+// start does not take a zombie for a process, unless others of its threads go on.
+func start(pid int) (began time.Time, exists bool) {
 	if unix.Kill(pid, 0) == unix.ESRCH {
-		return false
+		return time.Time{}, false
 	}
-	st, ok := readStat(pid)
-	return !ok || st.state != 'Z' && st.state != 'X' || st.threads > 1
-}
-
-func start(pid int) time.Time {
 	booted := boot()
 	st, ok := readStat(pid)
-	if !ok || booted.IsZero() {
-		return time.Time{}
+	switch {
+	case !ok || booted.IsZero():
+		return time.Time{}, true
+	case (st.state == 'Z' || st.state == 'X') && st.threads <= 1:
+		return time.Time{}, false
 	}
-	return booted.Add(st.start)
+	return booted.Add(st.start), true
 }
 
 // boot counts the time that the machine was suspended: so does the start of a process. Both are

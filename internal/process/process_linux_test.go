@@ -1,6 +1,7 @@
 package process
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -80,6 +81,9 @@ func TestLongCommand(t *testing.T) {
 		cmd.Args[0] = arg
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
+		}
+		for line := []byte(nil); len(line) == 0; { // until it has its arguments, a moment after execve
+			line, _ = os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid))
 		}
 		if got := Command(cmd.Process.Pid); got != want {
 			t.Errorf("command is %q, want %q", got, want)

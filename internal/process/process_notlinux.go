@@ -8,5 +8,5 @@ func areListed() bool { return true }
 
 func boot() time.Time { return time.Time{} }
 
-// start is not known. Here the kernel tells the process that holds a lock, and needs no check.
-func start(int) time.Time { return time.Time{} }
+// start does not know when the process began. Here the kernel tells which one holds a lock.
+func start(pid int) (began time.Time, exists bool) { return time.Time{}, isThere(pid) }

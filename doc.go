@@ -73,6 +73,7 @@
 // # Errors
 //
 // Lock methods return errors of type [*fs.PathError], with Op "acquire", "release",
-// "downgrade", "duplicate" or "holders". Use [errors.Is] and [errors.As] to test for their
-// cause.
+// "downgrade", "duplicate" or "holders", or errors that wrap one, if its path has characters
+// that are not safe to print. Use [errors.Is] and [errors.As] to test for their cause. The text
+// of an error is safe to print: others may have chosen the names of files and programs.
 package fasteners

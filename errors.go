@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-fasteners/fasteners/internal/cause"
 	"github.com/go-fasteners/fasteners/internal/locktable"
+	"github.com/go-fasteners/fasteners/internal/printable"
 )
 
 var (
@@ -57,6 +58,17 @@ func (e *HeldError) Unwrap() error { return e.Err }
 
 // Timeout reports whether a deadline or [WithTimeout] has ended the wait, for [os.IsTimeout].
 func (e *HeldError) Timeout() bool { return errors.Is(e.Err, context.DeadlineExceeded) }
+
+// An unprintableError wraps a PathError whose path is not safe to print. The path may come from a
+// directory where others name files.
+type unprintableError struct{ err *fs.PathError }
+
+func (e *unprintableError) Error() string { return printable.Text(e.err.Error()) }
+
+func (e *unprintableError) Unwrap() error { return e.err }
+
+// Timeout is for os.IsTimeout, which does not unwrap.
+func (e *unprintableError) Timeout() bool { return e.err.Timeout() }
 
 // waitError returns the error of an acquire as its caller sees it.
 //

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-fasteners/fasteners/internal/callback"
 	"github.com/go-fasteners/fasteners/internal/locktable"
+	"github.com/go-fasteners/fasteners/internal/printable"
 )
 
 // locks has all locks of this process, but those of files that it was given: see WithFile.
@@ -118,7 +119,11 @@ func (h *handle) pathError(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &fs.PathError{Op: op, Path: h.path(), Err: err}
+	pathErr := &fs.PathError{Op: op, Path: h.path(), Err: err}
+	if !printable.Is(h.path()) {
+		return &unprintableError{pathErr}
+	}
+	return pathErr
 }
 
 // logger returns nil if there is none, as in a lock that was not made by its constructor.
@@ -138,7 +143,7 @@ func (h *handle) log(what string, err error, attrs ...slog.Attr) {
 	if !h.logs() {
 		return
 	}
-	attrs = append(attrs, slog.String("path", h.path()))
+	attrs = append(attrs, slog.String("path", printable.Text(h.path())))
 	if err != nil {
 		attrs = append(attrs, slog.Any("error", err))
 	}
@@ -190,6 +195,6 @@ func (h *handle) holders(ctx context.Context, waiters bool) ([]Holder, error) {
 	if err != nil {
 		return nil, h.pathError("holders", err)
 	}
-	id, found, err := h.options.table.Holders(h.path(), waiters)
+	id, found, err := h.options.table.Holders(ctx, h.path(), waiters)
 	return holdersFor(ctx, id, found), h.pathError("holders", err)
 }

@@ -4,19 +4,24 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/go-fasteners/fasteners/internal/locktable"
+	"github.com/go-fasteners/fasteners/internal/printable"
 	"github.com/go-fasteners/fasteners/internal/process"
 )
 
 // A Holder is a process that holds a lock or waits for it; of this process, a goroutine that
 // waits. All that it says is a hint, and may be out of date when it is returned.
+//
+// Command is what the system says, byte for byte. The user who runs the program has chosen it, so
+// it can contain what controls a terminal or forges a line of a log. String is safe to print.
 type Holder struct {
 	PID     int       // process ID; 0 if unknown, as of another machine or PID namespace
-	Command string    // name of the program that the process runs; "" if unknown
+	Command string    // name of the program that the process runs, see below; "" if unknown
 	Shared  bool      // holds a read lock, or waits for one
 	Waiting bool      // does not hold the lock, but waits for it
 	Since   time.Time // start of the hold or wait, for others in whole seconds; zero if unknown
@@ -31,7 +36,8 @@ type Holder struct {
 	Caller bool
 }
 
-// String describes the holder, as in "process 4711 (backup) for 12s".
+// String describes the holder, as in "process 4711 (backup) for 12s", in one line of printable
+// characters: others are written as in Go, and so is a command with parentheses, in quotes.
 func (h Holder) String() string {
 	var s strings.Builder
 	switch {
@@ -45,7 +51,11 @@ func (h Holder) String() string {
 		s.WriteString("an unknown process")
 	}
 	if h.Command != "" && h.PID != os.Getpid() {
-		fmt.Fprintf(&s, " (%s)", h.Command)
+		command := printable.Text(h.Command)
+		if strings.ContainsAny(command, "()") { // it could look like what follows it
+			command = strconv.QuoteToGraphic(h.Command)
+		}
+		fmt.Fprintf(&s, " (%s)", command)
 	}
 	switch {
 	case h.Opened:
@@ -85,37 +95,47 @@ func holdersFor(ctx context.Context, id locktable.ID, found []locktable.Holder) 
 			Since:   f.Since,
 			Opened:  f.Opened,
 		}
-		own := h.PID == os.Getpid()
-		// A process that is not there any more has left the lock to a child, which has
-		// inherited the descriptor.
-		if !own && h.PID != 0 && !process.Exists(h.PID) {
-			h.PID = 0
+		var at time.Time
+		if f.Unchecked {
+			at = f.Since
 		}
 		if h.PID != 0 {
-			h.Command = commands.of(h.PID)
+			// If it does not exist, it has left the lock to one that has inherited the descriptor.
+			if p := processes.of(h.PID, at); p.existed {
+				h.Command = p.command
+			} else {
+				h.PID = 0
+			}
 		}
-		h.Caller = own && !h.Waiting && isHeldByCaller(ctx, id)
+		h.Caller = h.PID == os.Getpid() && !h.Waiting && isHeldByCaller(ctx, id)
 		holders = append(holders, h)
 	}
 	return holders
 }
 
-// commands remembers the last command for a moment: thousands of goroutines can give up at the
+// processes remembers the last process for a moment: thousands of goroutines can give up at the
 // same time.
-var commands commandCache
+var processes processCache
 
-type commandCache struct {
-	mu   sync.Mutex
-	pid  int
-	name string
-	at   time.Time
+type processCache struct {
+	mu    sync.Mutex
+	last  processInfo
+	asked time.Time
 }
 
-func (c *commandCache) of(pid int) string {
+type processInfo struct {
+	pid     int
+	at      time.Time
+	existed bool // at that time, as package process defines it
+	command string
+}
+
+func (c *processCache) of(pid int, at time.Time) processInfo {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.pid != pid || time.Since(c.at) > 100*time.Millisecond {
-		c.pid, c.name, c.at = pid, process.Command(pid), time.Now()
+	if c.last.pid != pid || !c.last.at.Equal(at) || time.Since(c.asked) > 100*time.Millisecond {
+		c.last = processInfo{pid, at, process.Existed(pid, at), process.Command(pid)}
+		c.asked = time.Now()
 	}
-	return c.name
+	return c.last
 }

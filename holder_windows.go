@@ -12,6 +12,9 @@ import (
 // Holder returns none: the system tells only which processes have the file open.
 func (f *file) Holder() (locktable.Holder, bool) { return locktable.Holder{}, false }
 
+// OwnedByProcess returns false: locks belong to the handle.
+func (f *file) OwnedByProcess() bool { return false }
+
 // Holders returns the other processes that have the file open, or none if the system does not
 // tell that (Wine 8 does not). To find out by locking the file could make a try of another
 // process fail.

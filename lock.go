@@ -74,11 +74,17 @@ func (l *InterProcessLock) Acquired() bool {
 //
 // On Linux these are all holders in processes of this machine, and the writers that wait in the
 // kernel; of the readers that wait there it does not know the PID. It looks at the descriptors
-// of other processes only if nothing else tells who holds the lock. On other POSIX systems it
-// returns only one of several readers, and no process that waits. On Windows it returns the
-// processes that have the file open, if the system tells (Wine 8 does not), and so it is not
-// known whether another process holds the lock. Processes of other machines, of other PID
-// namespaces, and on file systems that are not known to be local have no PID.
+// of other processes, once, only if nothing else tells who holds the lock. On other POSIX
+// systems it returns only one of several readers, and no process that waits. On Windows it
+// returns the processes that have the file open, if the system tells (Wine 8 does not), and so
+// it is not known whether another process holds the lock.
+//
+// A holder has no PID if it is not known to be the process that has that PID here and now: it
+// may be a process of another machine, where the file system is not known to be local, or of
+// another PID namespace; or it may have inherited the lock from a process that has ended, and
+// whose PID another one may have, as far as the caller may see when that was started.
+//
+// Calls that are made at the same time share an answer.
 func (l *InterProcessLock) Holders() ([]Holder, error) {
 	return l.holders(context.Background(), true)
 }

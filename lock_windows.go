@@ -57,9 +57,6 @@ func (f *file) TryLock(mode locktable.Mode) (bool, error) {
 
 func (f *file) CanWait() bool { return false }
 
-// OwnedByProcess returns false: a lock belongs to the handle that it was taken through (LockFileEx).
-func (f *file) OwnedByProcess() bool { return false }
-
 // Wait is not supported. LockFileEx can be canceled only on an overlapped handle, and may have
 // locked the file by then; Wine 8 never completes it there (seen 2026-11-23).
 func (f *file) Wait(context.Context, locktable.Mode) error { return errors.ErrUnsupported }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-fasteners/fasteners/internal/cause"
 	"github.com/go-fasteners/fasteners/internal/locktable"
+	"github.com/go-fasteners/fasteners/internal/printable"
 )
 
 // acquireWatched is acquire with a timeout, a notice or a logger.
@@ -122,16 +123,18 @@ func (w *waitContext) isOver() bool {
 	return w.over
 }
 
-// tell gives notice of the wait, and will do so again later if that goes on.
+// tell gives notice of the wait, and will do so again later if that goes on. It waits for its turn
+// to ask who holds the lock only as long as the wait goes on: otherwise calls of tell could come
+// faster than answers.
 func (w *waitContext) tell() {
-	holders, _ := w.handle.holders(w.Context, false)
-	if w.isOver() {
+	holders, _ := w.handle.holders(w, false)
+	if w.Err() != nil || w.isOver() {
 		return
 	}
 	o := w.handle.options
 	if o.logger != nil {
 		o.logger.LogAttrs(w.Context, slog.LevelInfo, "fasteners: waiting", slog.String("mode", w.mode.String()),
-			slog.Duration("waited", time.Since(w.start)), slog.String("path", w.handle.path()),
+			slog.Duration("waited", time.Since(w.start)), slog.String("path", printable.Text(w.handle.path())),
 			slog.String("held by", describe(holders)))
 	}
 	if o.notice != nil && !w.isOver() {

@@ -3,6 +3,7 @@
 package fasteners
 
 import (
+	"context"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -24,5 +25,21 @@ func TestNoticeAfterTheEnd(t *testing.T) {
 	w.tell()
 	if calls != 1 {
 		t.Errorf("%d calls after the end", calls-1)
+	}
+}
+
+// Once the context is done, the wait tells nothing any more, though Acquire has not returned yet.
+func TestNoticeAfterCancellation(t *testing.T) {
+	calls := 0
+	lock := NewInterProcessLock(filepath.Join(t.TempDir(), "lock"),
+		WithWaitNotice(time.Hour, func([]Holder) { calls++ }))
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &waitContext{lazyContext: lazyContext{Context: ctx}, handle: &lock.handle, start: time.Now()}
+	defer w.end()
+	w.Done()
+	cancel()
+	w.tell()
+	if calls > 0 {
+		t.Errorf("%d calls", calls)
 	}
 }

@@ -1,8 +1,12 @@
 package tests
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -71,12 +77,12 @@ func TestHoldersAndWaiters(t *testing.T) {
 	}
 }
 
-// A Python process is known by its PID, as the kernel tells, and by the name of the interpreter.
 // soonTimedOut waits for a lock that is held, for a moment, and returns the error.
 func soonTimedOut(path string) error {
 	return exclusive(path, fasteners.WithTimeout(time.Millisecond)).acquire(background)
 }
 
+// A Python process is known by its PID, as the kernel tells, and by the name of the interpreter.
 func TestHoldersInPython(t *testing.T) {
 	t.Parallel()
 	py := findPython(t)
@@ -146,19 +152,28 @@ func TestHoldersWithOwnReader(t *testing.T) {
 	must(t, <-acquired)
 }
 
-// A process of another PID namespace has another PID there, which an innocent process of this one
-// may have.
-func TestHoldersInAnotherPIDNamespace(t *testing.T) {
+func canUnshare(t *testing.T) {
+	t.Helper()
 	asRoot(t)
 	if out, err := exec.Command("unshare", "--pid", "--fork", "--mount-proc", "true").CombinedOutput(); err != nil {
 		skipOrFail(t, "unshare(1): "+string(out))
 	}
+}
+
+// unshare makes the command run in a PID namespace of its own. Its PID there is 1.
+func unshare(cmd *exec.Cmd, flags ...string) *exec.Cmd {
+	args := append([]string{"unshare", "--pid", "--fork", "--kill-child"}, flags...)
+	cmd.Args = append(append(args, cmd.Path), cmd.Args[1:]...)
+	cmd.Path, _ = exec.LookPath("unshare")
+	return cmd
+}
+
+// A process of another PID namespace has another PID there, which an innocent process of this one
+// may have.
+func TestHoldersInAnotherPIDNamespace(t *testing.T) {
+	canUnshare(t)
 	unshared := func(h *helper, args ...string) *process {
-		cmd := helperCommand(h, args...)
-		unshare := []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc", cmd.Path}
-		cmd.Args = append(unshare, cmd.Args[1:]...)
-		cmd.Path, _ = exec.LookPath("unshare")
-		return start(t, cmd)
+		return start(t, unshare(helperCommand(h, args...), "--mount-proc"))
 	}
 	t.Run("theirs", func(t *testing.T) {
 		path := lockPath(t)
@@ -240,8 +255,8 @@ func TestHoldersOfAnotherUser(t *testing.T) {
 	v.mustAcquire(t)
 	defer v.release()
 	must(t, json.Unmarshal([]byte(asNobody(holdersHelper, path).line()), &holders))
-	if len(holders) != 1 || holders[0].PID != 0 {
-		t.Errorf("a file that nobody may open: holders are %+v, want an unknown one", holders)
+	if len(holders) != 1 || holders[0].PID != os.Getpid() {
+		t.Errorf("a file that nobody may open: holders are %+v, want %d", holders, os.Getpid())
 	}
 }
 
@@ -264,5 +279,338 @@ func TestHoldersOnOverlay(t *testing.T) {
 	got := pids(holdersOf(t, path))
 	if len(got) != 2 || got[0]+got[1] != first.cmd.Process.Pid+second.cmd.Process.Pid {
 		t.Errorf("holders are %v, want %d and %d", got, first.cmd.Process.Pid, second.cmd.Process.Pid)
+	}
+}
+
+// seenHelper has another process hold the lock, and prints its PID, and what is said of it.
+var seenHelper = newHelper("seen", func(_ *bufio.Reader, args []string) error {
+	cmd := helperCommand(holdHelper, args[0], "write", "background")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	for line, r := "", bufio.NewReader(out); line != "held\n"; {
+		if line, err = r.ReadString('\n'); err != nil {
+			return err
+		}
+	}
+	return printSeen(args[0], cmd.Process.Pid)
+})
+
+// A seen is what a process sees of a holder.
+type seen struct {
+	PID             int // of the process in question
+	Holders, Waited []fasteners.Holder
+}
+
+func printSeen(path string, pid int) error {
+	s := seen{PID: pid}
+	var err error
+	if s.Holders, err = fasteners.NewInterProcessLock(path).Holders(); err != nil {
+		return err
+	}
+	var held *fasteners.HeldError
+	if err := soonTimedOut(path); !errors.As(err, &held) {
+		return fmt.Errorf("the wait has ended with %w", err)
+	}
+	s.Waited = held.Holders
+	return json.NewEncoder(os.Stdout).Encode(s)
+}
+
+// In a PID namespace that sees the /proc of another one, a PID names another process there.
+func TestHoldersWithForeignProc(t *testing.T) {
+	canUnshare(t)
+	var s seen
+	must(t, json.Unmarshal([]byte(start(t, unshare(helperCommand(seenHelper, lockPath(t)))).line()), &s))
+	for _, holders := range [][]fasteners.Holder{s.Holders, s.Waited} {
+		if len(holders) != 1 || holders[0].PID != s.PID || holders[0].Command != "" {
+			t.Errorf("holders are %+v, want process %d, and no command", holders, s.PID)
+		}
+	}
+}
+
+// reuseHelper takes a lock in a process that leaves it to a child, and has another process run under
+// the PID of that one. It prints what it sees before and afterwards, with the PID of the child.
+var reuseHelper = newHelper("reuse", func(_ *bufio.Reader, args []string) error {
+	cmd := helperCommand(leaveHelper, args[0])
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return err
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		return err
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		return err
+	}
+	dead := cmd.Process.Pid
+	for { // until it is dead: a zombie, as nobody has waited for it
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", dead))
+		if strings.Contains(string(stat), ") Z ") {
+			break
+		}
+	}
+	if err := printSeen(args[0], child); err != nil {
+		return err
+	}
+	_, _ = cmd.Process.Wait()   // and not cmd.Wait, which closes the input of the child
+	time.Sleep(2 * time.Second) // the lock tells whole seconds
+	for {
+		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(dead-1)), 0); err != nil {
+			return err
+		}
+		innocent := exec.Command("sleep", "600") // it dies with this PID namespace
+		if err := innocent.Start(); err != nil {
+			return err
+		}
+		if innocent.Process.Pid == dead {
+			return printSeen(args[0], child)
+		}
+		_ = innocent.Process.Kill()
+		_ = innocent.Wait()
+	}
+})
+
+// A process that has ended and left its lock to a child is not named, nor is one that has its PID by
+// now. The child is, by those who may look at its descriptors.
+func TestHoldersAfterReuseOfPID(t *testing.T) {
+	t.Parallel()
+	skipProcessOwned(t)
+	canUnshare(t)
+	p := start(t, unshare(helperCommand(reuseHelper, lockPath(t)), "--mount-proc"))
+	for _, what := range []string{"the holder is a zombie", "another process has its PID"} {
+		var s seen
+		must(t, json.Unmarshal([]byte(p.line()), &s))
+		if len(s.Holders) != 1 || s.Holders[0].PID != s.PID {
+			t.Errorf("%s: holders are %+v, want the child %d", what, s.Holders, s.PID)
+		}
+		if len(s.Waited) != 1 || s.Waited[0].PID != 0 || s.Waited[0].Command != "" || s.Waited[0].Since.IsZero() {
+			t.Errorf("%s: in the error, holders are %+v, want an unknown one", what, s.Waited)
+		}
+	}
+}
+
+// Where the file system is not known to be local, too, this process is not another one.
+func TestHoldersWhereNotLocal(t *testing.T) {
+	const path = "/proc/self/comm" // a regular file, which only its owner may open for writing
+	for _, v := range variants(path) {
+		v.mustAcquire(t)
+		holders := holdersOf(t, path)
+		if len(holders) != 1 || holders[0].PID != os.Getpid() || holders[0].Shared != v.shared {
+			t.Errorf("%s: holders are %+v, want this process", v.name, holders)
+		}
+		v.mustRelease(t)
+		if holders := holdersOf(t, path); len(holders) > 0 {
+			t.Errorf("%s: holders of a free lock: %+v", v.name, holders)
+		}
+	}
+}
+
+// This process holds the lock, though not through the table of its locks by path.
+func TestHoldersByFileAndByPath(t *testing.T) {
+	skipProcessOwned(t)
+	path := lockPath(t)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
+	must(t, err)
+	defer f.Close()
+	byFile := fasteners.NewInterProcessLock("given", fasteners.WithFile(f), fasteners.WithTimeout(time.Millisecond))
+	byPath := fasteners.NewInterProcessLock(path, fasteners.WithTimeout(time.Millisecond))
+	for _, locks := range [][2]*fasteners.InterProcessLock{{byFile, byPath}, {byPath, byFile}} {
+		must(t, locks[0].Acquire(background))
+		for _, l := range locks {
+			holders, err := l.Holders()
+			must(t, err)
+			if len(holders) != 1 || holders[0].PID != os.Getpid() || holders[0].Waiting {
+				t.Errorf("holders are %+v, want this process", holders)
+			}
+		}
+		var held *fasteners.HeldError
+		if err := locks[1].Acquire(background); !errors.As(err, &held) || len(held.Holders) != 1 || held.Holders[0].PID != os.Getpid() {
+			t.Errorf("error is %v, want one that names this process", err)
+		}
+		must(t, locks[0].Release())
+		holders, err := locks[1].Holders()
+		must(t, err)
+		if len(holders) > 0 {
+			t.Errorf("holders of a free lock: %+v", holders)
+		}
+	}
+}
+
+// The length of a range that another program locks is no time since the epoch of ours.
+func TestHoldersOfForeignRange(t *testing.T) {
+	skipProcessOwned(t)
+	path := lockPath(t)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
+	must(t, err)
+	defer f.Close()
+	for _, length := range []int64{1 << 62, 1<<62 + 1, 1<<63 - 1, 0} {
+		lk := unix.Flock_t{Type: unix.F_WRLCK, Len: length}
+		must(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lk))
+		for _, holders := range [][]fasteners.Holder{
+			holdersOf(t, path),
+			checkHeldError(t, soonTimedOut(path), path, context.DeadlineExceeded),
+		} {
+			if len(holders) != 1 || !holders[0].Since.IsZero() || holders[0].PID != 0 && holders[0].PID != os.Getpid() {
+				t.Errorf("length %d: holders are %+v", length, holders)
+			}
+		}
+		lk = unix.Flock_t{Type: unix.F_UNLCK}
+		must(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lk))
+	}
+}
+
+// A process that has several locks on the file is one holder.
+func TestHolderWithManyLocks(t *testing.T) {
+	path := lockPath(t)
+	for range 10 {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
+		must(t, err)
+		defer f.Close()
+		must(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_RDLCK}))
+	}
+	holders := holdersOf(t, path)
+	if len(holders) == 0 || holders[0].PID != os.Getpid() {
+		t.Fatalf("holders are %+v, want this process", holders)
+	}
+	if _, err := os.ReadDir("/proc/1/fdinfo"); err != nil {
+		return // the other locks can be of processes that we may not look at
+	}
+	if len(holders) > 1 {
+		t.Errorf("holders are %+v, want one", holders)
+	}
+}
+
+// A program and a lock file with names that another user has chosen: all that is printed is on one
+// line, and safe.
+func TestPrintableNames(t *testing.T) {
+	dir := t.TempDir()
+	const name = "a\n\x1b[2K\xff\u202e"
+	exe, err := os.Executable()
+	must(t, err)
+	must(t, os.Symlink(exe, filepath.Join(dir, name)))
+	path := filepath.Join(dir, "lock"+name)
+	cmd := helperCommand(holdHelper, path, "write", "background")
+	cmd.Path = filepath.Join(dir, name)
+	if os.Getenv(emulatorVar) != "" {
+		t.Skip("the program is the emulator")
+	}
+	p := start(t, cmd)
+	p.expect("waiting", "held")
+
+	var log syncBuffer
+	noticed := make(chan []fasteners.Holder, 100)
+	l := fasteners.NewInterProcessLock(path,
+		fasteners.WithLogger(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
+			Level: slog.LevelDebug,
+			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr { // as a handler would that does not quote
+				checkPrintable(t, a.Value.String())
+				return a
+			},
+		}))),
+		fasteners.WithWaitNotice(time.Millisecond, func(holders []fasteners.Holder) {
+			select {
+			case noticed <- holders:
+			default:
+			}
+		}))
+	ctx, cancel := context.WithCancel(background)
+	acquired := make(chan error)
+	go func() { acquired <- l.Acquire(ctx) }()
+	holders := <-noticed
+	cancel()
+	err = <-acquired
+	checkError(t, err, "acquire", path, context.Canceled)
+	checkPrintable(t, err.Error())
+	checkPrintable(t, fmt.Sprint(holders))
+	if len(holders) != 1 || holders[0].PID != p.cmd.Process.Pid || holders[0].Command != name {
+		t.Errorf("holders are %+v, want process %d with the command as it is", holders, p.cmd.Process.Pid)
+	}
+	err = l.Release()
+	checkError(t, err, "release", path, fasteners.ErrNotAcquired)
+	checkPrintable(t, err.Error())
+	err = fasteners.NewInterProcessLock(filepath.Join(path, "below")).Acquire(background)
+	checkError(t, err, "acquire", filepath.Join(path, "below"), syscall.ENOTDIR)
+	checkPrintable(t, err.Error())
+}
+
+func checkPrintable(t *testing.T, text string) {
+	t.Helper()
+	for _, r := range text {
+		if !unicode.IsGraphic(r) {
+			t.Errorf("%q is not safe to print", text)
+			return
+		}
+	}
+	if !utf8.ValidString(text) {
+		t.Errorf("%q is no UTF-8", text)
+	}
+}
+
+// A waiter whose notice has asked who holds the lock has one descriptor, as every other waiter. Where
+// locks belong to the process, closing the second one could drop the lock.
+func TestDescriptorOfANotice(t *testing.T) {
+	path := lockPath(t)
+	p := startHolder(t, path, "exclusive")
+	noticed := make(chan bool, 100)
+	l := exclusive(path, fasteners.WithWaitNotice(time.Millisecond, func([]fasteners.Holder) { noticed <- true }))
+	acquired := l.goAcquire(t, cancelable(t))
+	<-noticed
+	want := 1
+	if posix.ForceProcessOwned.Load() {
+		want = 2
+	}
+	if got := resources(path).lockFile; got != want {
+		t.Errorf("%d descriptors of the lock file, want %d", got, want)
+	}
+	p.release()
+	must(t, <-acquired)
+	holdersOf(t, path)
+	mustTryInProcess(t, path, "exclusive", false)
+	l.mustRelease(t)
+}
+
+// Waits that end while their notices ask who holds the lock leave nothing behind. Each notice used
+// to ask, one after the other, long after the end of its wait. This holder has no tag, so that
+// an answer takes longer than a wait.
+func TestNoticesOfShortWaits(t *testing.T) {
+	path := lockPath(t)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
+	must(t, err)
+	defer f.Close()
+	must(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}))
+	l := exclusive(path, fasteners.WithTimeout(2*time.Millisecond),
+		fasteners.WithWaitNotice(time.Millisecond, func([]fasteners.Holder) {}))
+	before := resources(path)
+	for range 200 {
+		checkHeldError(t, l.acquire(background), path, context.DeadlineExceeded)
+	}
+	after := resources(path)
+	t.Logf("%d goroutines more right after the last wait", after.goroutines-before.goroutines)
+	for after.goroutines > before.goroutines || after.lockFile > before.lockFile {
+		// until the goroutines of the notices have ended, and the descriptor of the free entry is closed
+		time.Sleep(time.Millisecond)
+		after = resources(path)
 	}
 }

@@ -344,3 +344,28 @@ var holdersHelper = newHelper("holders", func(_ *bufio.Reader, args []string) er
 	}
 	return json.NewEncoder(os.Stdout).Encode(holders)
 })
+
+// What others have chosen, the names of programs and files, cannot control the terminal or forge a
+// line, wherever it is printed.
+func TestHolderIsPrintable(t *testing.T) {
+	for command, want := range map[string]string{
+		"backup":                         "process 17 (backup)",
+		"a b":                            "process 17 (a b)",
+		"a\nprocess 1":                   `process 17 (a\nprocess 1)`,
+		"\x1b[2K\x1b]0;x\a":              `process 17 (\x1b[2K\x1b]0;x\a)`,
+		"\xff\u202e":                     `process 17 (\xff\u202e)`,
+		"a), process 1 (init":            `process 17 ("a), process 1 (init")`,
+		"a\n) for 3h":                    `process 17 ("a\n) for 3h")`,
+		"世界":                             "process 17 (世界)",
+		strings.Repeat("\x9b", 3) + "\r": `process 17 (\x9b\x9b\x9b\r)`,
+	} {
+		h := fasteners.Holder{PID: 17, Command: command}
+		if got := h.String(); got != want {
+			t.Errorf("command %q: %q, want %q", command, got, want)
+		}
+		err := &fasteners.HeldError{Holders: []fasteners.Holder{h}, Err: errCause}
+		if got, want := err.Error(), "held by "+want+": the program ends"; got != want {
+			t.Errorf("command %q: error is %q, want %q", command, got, want)
+		}
+	}
+}

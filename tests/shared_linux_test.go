@@ -178,8 +178,12 @@ func waitForWaiter(t *testing.T, path string) {
 	t.Helper()
 	st, err := posix.Stat(path)
 	must(t, err)
+	locks := func(st posix.FileInfo) []posix.Lock {
+		all, _ := posix.LocksOf(st.Dev, st.Ino, nil)
+		return all
+	}
 	blocked := func(l posix.Lock) bool { return l.Blocked }
-	for !slices.ContainsFunc(posix.LocksOf(st.Dev, st.Ino, nil), blocked) {
+	for !slices.ContainsFunc(locks(st), blocked) {
 		time.Sleep(time.Millisecond)
 	}
 }

@@ -65,7 +65,7 @@ func (t *Table) adopt(f File, id ID) {
 	defer t.mu.Unlock()
 	e := t.entryLocked(id)
 	if e.state == idle && e.file == nil {
-		e.file, e.releasedAt = f, time.Now() // it stays open as if the lock had just been released
+		e.file = f
 	} else {
 		e.others = append(e.others, f)
 	}
@@ -74,7 +74,8 @@ func (t *Table) adopt(f File, id ID) {
 	}
 }
 
-// borrow returns a descriptor of the file id for a question. The caller has to give it to adopt.
+// borrow returns a descriptor of the file id for a question. The caller has to give it to adopt, or
+// to close it if locks do not belong to the process.
 func (t *Table) borrow(path string, id ID) (File, error) {
 	t.mu.Lock()
 	if e := t.entries[id]; e != nil && len(e.others) > 0 {

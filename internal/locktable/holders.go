@@ -1,6 +1,7 @@
 package locktable
 
 import (
+	"context"
 	"errors"
 	"math"
 	"os"
@@ -16,6 +17,10 @@ type Holder struct {
 	Waiting bool      // it does not hold the lock, but waits for it
 	Since   time.Time // zero if unknown
 	Opened  bool      // it is only known to have the file open, and may hold the lock or wait
+
+	// Unchecked means that PID is what the lock says. The process may have ended, and have left
+	// the lock to another one, and its ID as well.
+	Unchecked bool
 }
 
 // A WaitError is the error of an Acquire whose context was done while it waited, and somebody
@@ -35,13 +40,14 @@ var start = time.Now()
 
 // Holders returns the holders of the lock on the file that path names, in this and in other
 // processes, and if waiters is true, behind them the goroutines and processes that wait for it.
-// There are none if the file does not exist.
-func (t *Table) Holders(path string, waiters bool) (id ID, holders []Holder, err error) {
+// There are none if the file does not exist. It returns ctx.Err() if ctx is done before its turn
+// comes to ask the system.
+func (t *Table) Holders(ctx context.Context, path string, waiters bool) (id ID, holders []Holder, err error) {
 	var all []Holder
 	asked := time.Since(start)
 	for range maxRetries {
 		if id, err = t.system.Identify(path); err == nil {
-			all, err = t.otherHolders(path, id)
+			all, err = t.otherHolders(ctx, path, id)
 		}
 		if !errors.Is(err, ErrRetry) {
 			break
@@ -70,41 +76,77 @@ func (t *Table) Holders(path string, waiters bool) (id ID, holders []Holder, err
 	return id, append(holders, waiting...), err
 }
 
-// otherHolders returns what the system knows of other processes. Of many goroutines that ask at
-// the same time, one uses a descriptor: each would open one, which may not be closed before the
-// lock is free.
-func (t *Table) otherHolders(path string, id ID) ([]Holder, error) {
-	defer t.ask(id)()
+// A question is the one that a goroutine asks the system about a file, and the answer. Table.mu
+// protects the answer.
+type question struct {
+	path    string
+	over    chan struct{} // closed when there is an answer
+	holders []Holder
+	err     error
+}
+
+// otherHolders returns what the system knows of all processes. Of many goroutines that ask about a
+// file at the same time, one does, for all that have come before it began:
+//
+//	A asks, B and C come
+//	A has its answer: that is too old for B and C, who may know more
+//	B asks, D comes, C takes the answer of B
+func (t *Table) otherHolders(ctx context.Context, path string, id ID) ([]Holder, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	for began := false; t.asking[id] != nil; began = true {
+		q := t.asking[id]
+		t.mu.Unlock()
+		select {
+		case <-q.over:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		t.mu.Lock()
+		if began && (q.err == nil || q.path == path) {
+			t.mu.Unlock()
+			return slices.Clone(q.holders), q.err
+		}
+	}
+	q := &question{path: path, over: make(chan struct{})}
+	t.asking[id] = q
+	t.mu.Unlock()
+
+	holders, err := t.askSystem(path, id)
+
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	q.holders, q.err = slices.Clone(holders), err
+	delete(t.asking, id)
+	close(q.over)
+	return holders, err
+}
+
+// askSystem uses another descriptor than the leader, and closes it as soon as it may: where locks
+// belong to the process that would drop the lock of another goroutine.
+func (t *Table) askSystem(path string, id ID) ([]Holder, error) {
 	f, openErr := t.borrow(path, id)
 	holders, err := t.system.Holders(id, f)
-	if f != nil {
+	switch {
+	case f != nil && err == nil && !f.OwnedByProcess():
+		_ = f.Close()
+	case f != nil:
 		t.adopt(f, id)
-	} else if err == nil {
+	case err == nil:
 		err = openErr
 	}
 	return holders, err
 }
 
-// ask waits until no other goroutine asks about the file id. The caller has to call done.
-func (t *Table) ask(id ID) (done func()) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for !t.asking.takeLocked(id) {
-		over := t.asking[id]
-		t.mu.Unlock()
-		<-over
-		t.mu.Lock()
-	}
-	return func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.asking.endLocked(id)
-	}
-}
-
-// addOwnLocked adds this process to the holders, and its goroutines that wait if waiters is
-// true: there can be thousands. The system was asked since that time.
+// addOwnLocked adds the goroutines that hold the lock through the entry to the holders, and those
+// that wait if waiters is true: there can be thousands. The system was asked since that time, and
+// may have told of this process as well.
 func (e *entry) addOwnLocked(all []Holder, waiters bool, asked time.Duration) []Holder {
+	// Otherwise this process holds the lock by other means than the entry.
+	isHolder := e.state == held || e.state == locking || e.releasedAt.Sub(start) >= asked
+	all = slices.DeleteFunc(all, func(h Holder) bool { return h.PID == pid && (h.Waiting || isHolder) })
 	if e.blockedReaderLocked(asked) {
 		// A reader that waits in the kernel has no tag, so it is among all without its PID.
 		isOwn := func(h Holder) bool { return h == Holder{Mode: Shared, Waiting: true} }

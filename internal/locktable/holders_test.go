@@ -12,14 +12,14 @@ import (
 func (d *descriptor) Holder() (h Holder, ok bool) {
 	_ = d.call("holder", always, func() error {
 		d.mustBeOpen("asked about")
-		h, ok = d.ino.heldBy(d.owner())
+		h, ok = d.heldBy(d.ino, d.owner())
 		return nil
 	})
 	return h, ok
 }
 
-// heldBy returns a lock that asking does not own.
-func (ino *inode) heldBy(asking any) (Holder, bool) {
+// heldBy returns a lock that asking does not own, as the process sees it.
+func (p *proc) heldBy(ino *inode, asking any) (Holder, bool) {
 	for owner, mode := range ino.locks {
 		if owner == asking {
 			continue
@@ -28,8 +28,11 @@ func (ino *inode) heldBy(asking any) (Holder, bool) {
 			owner = d.proc
 		}
 		h := Holder{Mode: mode}
-		if p, ok := owner.(*proc); ok { // and not another program
-			h.PID = p.pid + 1000
+		if other, ok := owner.(*proc); ok { // and not another program
+			h.PID = other.pid + 1000
+			if other.pid == p.pid { // perhaps with a table of its own
+				h.PID = pid
+			}
 		}
 		return h, true
 	}
@@ -41,7 +44,7 @@ func (p *proc) Holders(id ID, f File) (holders []Holder, err error) {
 		if f != nil {
 			f.(*descriptor).mustBeOpen("asked about")
 		}
-		if h, ok := p.inodes[id].heldBy(nil); ok && h.PID != p.pid+1000 {
+		if h, ok := p.heldBy(p.inodes[id], nil); ok {
 			holders = append(holders, h)
 		}
 		return nil
@@ -130,7 +133,7 @@ func TestNoWaitNoWaitError(t *testing.T) {
 func checkHolders(t *testing.T, table *Table, want ...Holder) {
 	t.Helper()
 	for range 10 {
-		_, got, err := table.Holders(path, true)
+		_, got, err := table.Holders(context.Background(), path, true)
 		must(t, err)
 		if len(got) != len(want) {
 			t.Fatalf("holders are %+v, want %+v", got, want)
@@ -154,7 +157,7 @@ func TestHoldersOfTheTable(t *testing.T) {
 			k := newKernel(path)
 			table := New(&proc{kernel: k, ownsLocks: ownsLocks}, 0)
 			checkHolders(t, table)
-			if _, holders, err := table.Holders("not there", true); holders != nil || err != nil {
+			if _, holders, err := table.Holders(context.Background(), "not there", true); holders != nil || err != nil {
 				t.Errorf("holders of no file: %v, %v", holders, err)
 			}
 			h := acquire(t, table, Exclusive)
@@ -165,7 +168,7 @@ func TestHoldersOfTheTable(t *testing.T) {
 			reader := Holder{PID: pid, Mode: Shared, Waiting: true, Since: time.Now()}
 			time.Sleep(time.Second)
 			checkHolders(t, table, own, reader)
-			if _, holders, _ := table.Holders(path, false); len(holders) != 1 {
+			if _, holders, _ := table.Holders(context.Background(), path, false); len(holders) != 1 {
 				t.Errorf("without those that wait, holders are %v", holders)
 			}
 			if len(k.open) > 2 {
@@ -227,11 +230,11 @@ func TestHoldersOfAFileThatCannotBeOpened(t *testing.T) {
 	k := newKernel(path)
 	p := &proc{kernel: k, failAlways: map[string]error{"open": fs.ErrPermission}}
 	table := New(p, 0)
-	if _, holders, err := table.Holders(path, true); len(holders) > 0 || err != fs.ErrPermission {
+	if _, holders, err := table.Holders(context.Background(), path, true); len(holders) > 0 || err != fs.ErrPermission {
 		t.Errorf("nobody holds the lock: %v, %v", holders, err)
 	}
 	h := heldByAnother(t, k)
-	if _, holders, err := table.Holders(path, true); len(holders) != 1 || err != nil {
+	if _, holders, err := table.Holders(context.Background(), path, true); len(holders) != 1 || err != nil {
 		t.Errorf("another process holds the lock: %v, %v", holders, err)
 	}
 	release(t, h)
@@ -246,7 +249,7 @@ func TestHoldersOfReplacedFile(t *testing.T) {
 			resume := k.holdBack("open")
 			asked := make(chan error)
 			go func() {
-				_, holders, err := table.Holders(path, true)
+				_, holders, err := table.Holders(context.Background(), path, true)
 				if len(holders) > 0 {
 					t.Errorf("holders are %v", holders)
 				}
@@ -272,7 +275,7 @@ func TestQuestionsAboutTwoFiles(t *testing.T) {
 		asked := make(chan error, 2)
 		for range 2 {
 			go func() {
-				_, _, err := table.Holders("slow", true)
+				_, _, err := table.Holders(context.Background(), "slow", true)
 				asked <- err
 			}()
 		}
@@ -281,7 +284,7 @@ func TestQuestionsAboutTwoFiles(t *testing.T) {
 		if n := len(k.open); n != 1 {
 			t.Errorf("%d descriptors for one question", n)
 		}
-		_, _, err := table.Holders("fast", true)
+		_, _, err := table.Holders(context.Background(), "fast", true)
 		must(t, err)
 		resume()
 		must(t, <-asked)
@@ -313,5 +316,300 @@ func TestWaitErrorNamesThePresentHolder(t *testing.T) {
 		}
 		release(t, second)
 		mustBeEmpty(t, tables[2])
+	})
+}
+
+// A waiter that asks who holds the lock, as for a notice, uses one descriptor again in between.
+// Where locks belong to the process, the other one stays: the leader may acquire the lock at any
+// moment, and closing it would drop that.
+func TestDescriptorOfAQuestion(t *testing.T) {
+	for ownsLocks, want := range map[bool]int{false: 1, true: 2} {
+		synctest.Test(t, func(t *testing.T) {
+			k := newKernel(path)
+			h := heldByAnother(t, k)
+			p := &proc{kernel: k, ownsLocks: ownsLocks}
+			table := New(p, 0)
+			waiter := goAcquire(t.Context(), table, request(path), Exclusive)
+			count := func() int {
+				k.mu.Lock()
+				defer k.mu.Unlock()
+				return len(p.descriptors())
+			}
+			ask := func() {
+				for range 3 {
+					_, _, err := table.Holders(t.Context(), path, true)
+					must(t, err)
+					if n := count(); n != want {
+						t.Errorf("locks belong to the process: %t; %d descriptors, want %d", ownsLocks, n, want)
+					}
+				}
+			}
+			ask()
+			release(t, h)
+			own := waiter.mustHold(t)
+			ask() // it does not drop the lock: mustBeClean would report that
+			release(t, own)
+			mustBeEmpty(t, table)
+			mustBeClean(t, k)
+		})
+	}
+}
+
+// A question that fails may not have shown that locks do not belong to the process.
+func TestDescriptorOfAFailedQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		p := &proc{kernel: k, ownsLocks: true, fail: map[string]error{"holders": fs.ErrPermission}}
+		table := New(p, 0)
+		h := acquire(t, table, Exclusive)
+		if _, holders, err := table.Holders(t.Context(), path, true); len(holders) != 1 || err != nil {
+			t.Errorf("holders are %v, %v", holders, err)
+		}
+		release(t, h)
+		mustBeEmpty(t, table)
+		mustBeClean(t, k)
+	})
+}
+
+// Those that ask while another goroutine has its answer share the next one, which begins after
+// they have come.
+func TestQuestionsShareAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path, "other name")
+		k.paths["other name"] = k.paths[path]
+		table := New(&proc{kernel: k}, 0)
+		h := heldByAnother(t, k)
+		turn, asked := make(chan bool), 0
+		k.setIntercept(func(c *call) {
+			if c.name == "holders" {
+				asked++
+				<-turn
+			}
+			c.perform()
+		})
+		const n = 20
+		answers := make(chan int)
+		ask := func(path string) {
+			_, holders, err := table.Holders(t.Context(), path, true)
+			if err != nil {
+				t.Error(err)
+			}
+			answers <- len(holders)
+		}
+		go ask(path)
+		synctest.Wait()
+		release(t, h) // the first question may be answered in either way
+		for i := range n {
+			go ask([]string{path, "other name"}[i%2])
+		}
+		synctest.Wait()
+		if asked != 1 {
+			t.Errorf("%d questions at the same time", asked)
+		}
+		turn <- true
+		receive(t, answers)
+		synctest.Wait()
+		go ask(path) // it comes too late to share the second answer
+		synctest.Wait()
+		turn <- true
+		for range n {
+			if found := receive(t, answers); found != 0 {
+				t.Errorf("%d holders, after the release", found)
+			}
+		}
+		synctest.Wait()
+		turn <- true
+		receive(t, answers)
+		if asked != 3 {
+			t.Errorf("the system was asked %d times, want 3", asked)
+		}
+		k.setIntercept(nil)
+		mustBeEmpty(t, table)
+		mustBeClean(t, k)
+	})
+}
+
+// No answer is older than the question.
+func TestAnswerIsNotOlder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		table := New(&proc{kernel: k}, 0)
+		h := heldByAnother(t, k)
+		// The system answers, but is slow to say so.
+		answered := make(chan bool)
+		k.setIntercept(func(c *call) {
+			c.perform()
+			if c.name == "holders" {
+				<-answered
+			}
+		})
+		first, second := make(chan int, 1), make(chan int, 1)
+		ask := func(answer chan int) {
+			_, holders, err := table.Holders(t.Context(), path, true)
+			if err != nil {
+				t.Error(err)
+			}
+			answer <- len(holders)
+		}
+		go ask(first)
+		synctest.Wait()
+		release(t, h)
+		go ask(second)
+		synctest.Wait()
+		close(answered)
+		if n := receive(t, first); n != 1 {
+			t.Errorf("%d holders before the release", n)
+		}
+		if n := receive(t, second); n != 0 {
+			t.Errorf("%d holders after the release", n)
+		}
+		k.setIntercept(nil)
+		mustBeEmpty(t, table)
+	})
+}
+
+// An error that comes from one path is none of another path of the file.
+func TestQuestionsByTwoPaths(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		k.paths["other name"] = k.paths[path]
+		p := &proc{kernel: k, fail: map[string]error{}}
+		table := New(p, 0)
+		turn := make(chan bool)
+		k.setIntercept(func(c *call) {
+			if c.name == "holders" {
+				<-turn
+			}
+			c.perform()
+		})
+		errs := make(chan error, 5)
+		ask := func(path string) {
+			_, _, err := table.Holders(t.Context(), path, true)
+			errs <- err
+		}
+		go ask(path)
+		synctest.Wait()
+		for range 2 {
+			go ask("other name")
+			go ask(path)
+		}
+		synctest.Wait()
+		p.failNext("open", fs.ErrPermission)
+		turn <- true
+		must(t, receive(t, errs))
+		synctest.Wait() // one of the four asks, and cannot open the file
+		close(turn)
+		failed := 0
+		for range 4 {
+			if err := receive(t, errs); err != nil {
+				failed++
+			}
+		}
+		if failed != 2 {
+			t.Errorf("%d questions failed, want the two by one path, which share an answer", failed)
+		}
+		k.setIntercept(nil)
+		mustBeEmpty(t, table)
+	})
+}
+
+// A question whose asker does not want to know any more is not put to the system.
+func TestQuestionIsCanceled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		table := New(&proc{kernel: k}, 0)
+		resume := k.holdBack("holders")
+		ctx, cancel := context.WithCancel(t.Context())
+		const n = 100
+		errs := make(chan error, n)
+		first := make(chan error)
+		go func() {
+			_, _, err := table.Holders(t.Context(), path, true)
+			first <- err
+		}()
+		synctest.Wait()
+		for range n {
+			go func() {
+				_, _, err := table.Holders(ctx, path, true)
+				errs <- err
+			}()
+		}
+		synctest.Wait()
+		cancel()
+		for range n {
+			if err := receive(t, errs); err != context.Canceled {
+				t.Errorf("error is %v", err)
+			}
+		}
+		if _, _, err := table.Holders(ctx, path, true); err != context.Canceled {
+			t.Errorf("error is %v", err)
+		}
+		resume()
+		must(t, receive(t, first))
+		mustBeEmpty(t, table)
+		mustBeClean(t, k)
+	})
+}
+
+// The process can hold the lock by other means than its table: through a file that it was given,
+// or another copy of this package. It is named once, and the holds of the table once.
+func TestHoldersByOtherMeans(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		table, other := New(&proc{kernel: k}, 0), New(&proc{kernel: k}, 0)
+		this := Holder{PID: pid, Mode: Exclusive}
+		h := acquire(t, other, Exclusive)
+		checkHolders(t, table, this)
+		waiter := goAcquire(t.Context(), table, request(path), Exclusive)
+		waiting := Holder{PID: pid, Mode: Exclusive, Waiting: true, Since: time.Now()}
+		checkHolders(t, table, this, waiting)
+		release(t, h)
+		h = waiter.mustHold(t)
+		this.Since = time.Now()
+		checkHolders(t, table, this)
+		release(t, h)
+		checkHolders(t, table)
+
+		readers := []Hold{acquire(t, table, Shared), acquire(t, other, Shared)}
+		checkHolders(t, table, Holder{PID: pid, Mode: Shared, Since: time.Now()})
+		release(t, readers[0])
+		time.Sleep(time.Second)
+		checkHolders(t, table, Holder{PID: pid, Mode: Shared})
+		release(t, readers[1])
+		checkHolders(t, table)
+		mustBeEmpty(t, table)
+		mustBeEmpty(t, other)
+		mustBeClean(t, k)
+	})
+}
+
+// A hold of the table that ends as the system answers is no hold by other means.
+func TestHoldersDuringARelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		table := New(&proc{kernel: k}, time.Minute)
+		h := acquire(t, table, Exclusive)
+		time.Sleep(time.Second)
+		answered := make(chan bool)
+		k.setIntercept(func(c *call) {
+			c.perform()
+			if c.name == "holders" {
+				<-answered
+			}
+		})
+		asked := make(chan []Holder)
+		go func() {
+			_, holders, _ := table.Holders(t.Context(), path, true)
+			asked <- holders
+		}()
+		synctest.Wait()
+		release(t, h)
+		close(answered)
+		if holders := receive(t, asked); len(holders) > 0 {
+			t.Errorf("holders are %v", holders)
+		}
+		k.setIntercept(nil)
+		time.Sleep(time.Hour)
+		mustBeEmpty(t, table)
 	})
 }

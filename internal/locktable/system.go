@@ -51,9 +51,9 @@ type System interface {
 	// not report releases. The caller must call stop, and tell whether it has locked the file.
 	Watch(id ID, mode Mode) (released <-chan struct{}, stop func(locked bool))
 
-	// Holders returns the holders of the lock on the file id in other processes, and those that
-	// wait for it, as far as they are known. The file f is open, or nil if it cannot be opened.
-	// A process of which nothing else is known has no PID.
+	// Holders returns the processes that hold the lock on the file id, and those that wait for
+	// it, as far as they are known, this one included. The file f is open, or nil if it cannot
+	// be opened. A process of which nothing else is known has no PID.
 	Holders(id ID, f File) ([]Holder, error)
 
 	// Sleep is time.Sleep, exact to a fraction of a millisecond where the system can do that.
@@ -106,14 +106,15 @@ type File interface {
 	// it does nothing: others may hold the lock through the same open file description.
 	Unlock() error
 
-	// OwnedByProcess reports whether closing this descriptor, or another one of the file, drops
-	// all locks of the process on it. It is known for sure once the file has been locked.
-	OwnedByProcess() bool
-
 	// Duplicate returns another descriptor of the same open file description, through which
 	// another process can hold the lock as well. Its error wraps errors.ErrUnsupported if the
 	// lock belongs to this process.
 	Duplicate() (*os.File, error)
+
+	// OwnedByProcess reports whether the lock belongs to this process, so that closing any
+	// descriptor of the file drops it. That is known only after another method has succeeded, or
+	// System.Holders with this file.
+	OwnedByProcess() bool
 
 	Close() error
 }

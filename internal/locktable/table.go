@@ -37,7 +37,7 @@ type Table struct {
 	entries  map[ID]*entry
 	paths    map[string]*entry // by entry.path
 	creating turns[string]     // to create the file of a path
-	asking   turns[ID]         // to ask the system who holds the lock on a file
+	asking   map[ID]*question  // to the system, about who holds the lock on a file
 	checking turns[*entry]     // to use the file of an entry, beside its leader or its holders
 }
 
@@ -52,7 +52,7 @@ func New(system System, idleTimeout time.Duration) *Table {
 		entries:      make(map[ID]*entry),
 		paths:        make(map[string]*entry),
 		creating:     make(turns[string]),
-		asking:       make(turns[ID]),
+		asking:       make(map[ID]*question),
 		checking:     make(turns[*entry]),
 	}
 }

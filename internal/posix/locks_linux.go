@@ -1,10 +1,13 @@
 package posix
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,62 +22,127 @@ import (
 // have, and another inode number, too. Then known tells which file it is, if only one file has
 // such a lock, or only one with that inode number. Otherwise LocksOf returns nil.
 //
-// The kernel lists the locks page by page, and goes on at the same index each time. If a lock
-// in front has come or gone meanwhile, one is listed twice, or not at all. So a list of several
-// pages is read again, until that adds nothing, but not forever.
-func LocksOf(dev, ino uint64, known *Lock) []Lock {
-	var all []Lock
-	for range 5 {
-		table, _ := os.ReadFile("/proc/locks")
-		n := len(all)
-		all = union(all, locksOf(string(table), dev, ino, known))
-		if len(table) < os.Getpagesize() || len(all) == n {
+// The kernel lists the locks page by page: see join. So a list of several pages is read again,
+// until two readings have the same locks on the file, but not forever.
+//
+// The name is what the file is called there, or empty if that is not known.
+func LocksOf(dev, ino uint64, known *Lock) (locks []Lock, name string) {
+	var text string
+	for tries := range 5 {
+		pages := readLocks()
+		lastText, lastLocks := text, locks
+		text = strings.Join(pages, "")
+		locks, name = locksOf(join(pages), dev, ino, known)
+		if len(pages) <= 1 || text == lastText || tries > 0 && slices.Equal(locks, lastLocks) {
 			break
 		}
 	}
-	return all
+	return locks, name
 }
 
-// union adds those of more to all that are not there, or not as often.
-func union(all, more []Lock) []Lock {
-	missing := map[Lock]int{}
-	for _, l := range all {
-		missing[l]--
+// readLocks reads /proc/locks. Each page is what the kernel lists at one moment.
+func readLocks() (pages []string) {
+	for size := 64 << 10; ; size *= 4 { // far larger than a page of the kernel
+		f, err := os.Open("/proc/locks")
+		if err != nil {
+			return nil
+		}
+		pages, cut := readPages(f, size)
+		_ = f.Close()
+		if !cut {
+			return pages
+		}
 	}
-	for _, l := range more {
-		if missing[l]++; missing[l] > 0 {
-			all = append(all, l)
+}
+
+// readPages reports whether size is too small for a page: a single lock can have any number of
+// waiters. The rest of the page would come together with the next one.
+func readPages(r io.Reader, size int) (pages []string, cut bool) {
+	b := make([]byte, size)
+	for {
+		n, err := r.Read(b)
+		if n == size {
+			return nil, true
+		}
+		if n > 0 {
+			pages = append(pages, string(b[:n]))
+		}
+		if err != nil || n == 0 {
+			return pages, false
+		}
+	}
+}
+
+// A record of proc_locks(5) is a lock, with those that wait for it. The kernel never divides it
+// between two pages.
+type record struct {
+	file  string
+	locks []Lock // the first one is held
+}
+
+// records parses a page.
+func records(page string) (all []record) {
+	for line := range strings.Lines(page) {
+		l, file, ok := parseLock(line)
+		switch {
+		case !ok:
+		case !l.Blocked:
+			all = append(all, record{file, []Lock{l}})
+		case len(all) > 0 && all[len(all)-1].file == file:
+			last := &all[len(all)-1]
+			last.locks = append(last.locks, l)
 		}
 	}
 	return all
 }
 
-func locksOf(table string, dev, ino uint64, known *Lock) []Lock {
+// isLike reports whether the two may be one lock, listed twice.
+func (r record) isLike(other record) bool {
+	return r.file == other.file && r.locks[0] == other.locks[0]
+}
+
+// join joins the pages of a list. After each page the kernel goes on at the same index, even if
+// locks have been added in front meanwhile: then it lists as many again, with those that wait for
+// them. If locks have gone, some are missing.
+//
+//	page 1    1: a, 2: b, 3: c
+//	          x is added in front
+//	page 2    4: c, 5: d
+//
+// Of what may be listed twice, the later one counts. That may also be two locks: those of two
+// readers with one range, of processes that the list does not tell apart.
+func join(pages []string) (all []record) {
+	for _, page := range pages {
+		next := records(page)
+		isAgain := func(r record) bool { return slices.ContainsFunc(next, r.isLike) }
+		all = append(slices.DeleteFunc(all, isAgain), next...)
+	}
+	return all
+}
+
+func locksOf(list []record, dev, ino uint64, known *Lock) ([]Lock, string) {
 	locks := map[string][]Lock{} // by file
 	name := fmt.Sprintf("%02x:%02x:%d", unix.Major(dev), unix.Minor(dev), ino)
 	var same, sameInode []string
-	for line := range strings.Lines(table) {
-		l, file, ok := parseLock(line)
-		if !ok {
-			continue
-		}
-		locks[file] = append(locks[file], l)
-		if known != nil && l == *known && !slices.Contains(same, file) {
-			same = append(same, file)
-			if strings.HasSuffix(file, fmt.Sprintf(":%d", ino)) {
-				sameInode = append(sameInode, file)
+	for _, r := range list {
+		locks[r.file] = append(locks[r.file], r.locks...)
+		if known != nil && slices.Contains(r.locks, *known) && !slices.Contains(same, r.file) {
+			same = append(same, r.file)
+			if strings.HasSuffix(r.file, fmt.Sprintf(":%d", ino)) {
+				sameInode = append(sameInode, r.file)
 			}
 		}
 	}
 	switch {
 	case len(locks[name]) > 0:
-		return locks[name]
 	case len(sameInode) == 1:
-		return locks[sameInode[0]]
+		name = sameInode[0]
 	case len(same) == 1:
-		return locks[same[0]]
+		name = same[0]
+	default:
+		return nil, ""
 	}
-	return nil
+	return locks[name], name
 }
 
 // parseLock parses a line of proc_locks(5), or what stands behind "lock:" in proc_pid_fdinfo(5):
@@ -109,29 +177,84 @@ func parseLock(line string) (l Lock, file string, ok bool) {
 	return l, fields[5], true
 }
 
-// OwnerOf returns a process that has a descriptor of the file dev and ino through which it
-// holds the lock, and that is not in except, or 0 if it finds none. It looks at every
-// descriptor of every process, as far as the caller has the rights to: proc_pid_fdinfo(5). It
-// asks about a file, which can be on a server that does not answer, only if such a lock is on
-// it.
-func OwnerOf(l Lock, dev, ino uint64, except []int) int {
-	infos, _ := filepath.Glob("/proc/[0-9]*/fdinfo/[0-9]*")
-	for _, path := range infos {
-		parts := strings.Split(path, "/") // "", proc, PID, fdinfo, N
-		pid, _ := strconv.Atoi(parts[2])
-		if slices.Contains(except, pid) {
-			continue
+// Owners returns, for each of the locks on a file, the processes that have a descriptor through
+// which they hold it. It reports whether it has seen all processes of the machine, or found as
+// many for each lock as there are locks like it. It looks once at the descriptors of every
+// process, as far as the caller has the rights to (proc_pid_fdinfo(5)).
+//
+// The name of the file is the one of LocksOf, or empty, which is any. Then isFile has to tell
+// whether a path names it. It is called, unless it is nil, only for descriptors with such a
+// lock: others can be of a server that does not answer.
+func Owners(locks []Lock, name string, isFile func(path string) bool) (owners map[Lock][]int, all bool) {
+	owners = map[Lock][]int{}
+	missing := map[Lock]int{}
+	for _, l := range locks {
+		missing[l]++
+	}
+	sawInit := false // it is not there for those who see only their own processes (hidepid, proc(5))
+	all = true
+	for _, pid := range processes() {
+		if len(missing) == 0 {
+			return owners, true
 		}
-		info, _ := os.ReadFile(path)
-		for line := range strings.Lines(string(info)) {
-			rest, isLock := strings.CutPrefix(line, "lock:")
-			if own, _, ok := parseLock(rest); !isLock || !ok || own != l {
-				continue
+		readable := eachLock(pid, func(l Lock, file string, fd string) {
+			if missing[l] == 0 || name != "" && file != name || slices.Contains(owners[l], pid) ||
+				isFile != nil && !isFile(fd) {
+				return
 			}
-			if st, err := Stat(filepath.Join("/proc", parts[2], "fd", parts[4])); err == nil && st.Dev == dev && st.Ino == ino {
-				return pid
+			owners[l] = append(owners[l], pid)
+			if missing[l]--; missing[l] == 0 {
+				delete(missing, l)
+			}
+		})
+		all = all && readable
+		sawInit = sawInit || pid == 1
+	}
+	return owners, all && sawInit
+}
+
+// processes returns the IDs in /proc, and the own one last: this process may have inherited a
+// descriptor without knowing of it.
+func processes() (pids []int) {
+	f, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(-1)
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	own := os.Getpid()
+	return append(slices.DeleteFunc(pids, func(pid int) bool { return pid == own }), own)
+}
+
+// eachLock calls fn for each lock that the process holds through a descriptor, with the name of
+// the file in proc_locks(5), and with a path of the descriptor. It reports whether it could look
+// at the process, or that is not there any more.
+func eachLock(pid int, fn func(l Lock, file, fd string)) bool {
+	dir := fmt.Sprintf("/proc/%d/", pid)
+	f, err := os.Open(dir + "fdinfo")
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return errors.Is(err, unix.ESRCH)
+	}
+	for _, name := range names {
+		info, _ := os.ReadFile(dir + "fdinfo/" + name)
+		_, list, _ := bytes.Cut(info, []byte("\nlock:"))
+		for line := range bytes.SplitSeq(list, []byte("\nlock:")) {
+			line, _, _ := bytes.Cut(line, []byte("\n"))
+			if l, file, ok := parseLock(string(line)); ok {
+				fn(l, file, dir+"fd/"+name)
 			}
 		}
 	}
-	return 0
+	return true
 }

@@ -1,8 +1,14 @@
 package posix
 
 import (
+	"io"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -54,14 +60,111 @@ func TestLocksOfKnown(t *testing.T) {
 		{"other inodes of two files", "1: OFDLCK ADVISORY READ -1 00:2a:9 0 7\n2: OFDLCK ADVISORY READ -1 00:2a:8 0 7\n", &reader, 0},
 		{"nothing known", "1: POSIX ADVISORY WRITE 17 00:2a:257 0 EOF\n", nil, 0},
 	} {
-		if got := locksOf(test.table, unix.Mkdev(1, 2), ino, test.known); len(got) != test.want {
+		if got, _ := locksOf(records(test.table), unix.Mkdev(1, 2), ino, test.known); len(got) != test.want {
 			t.Errorf("%s: %v, want %d locks", test.name, got, test.want)
 		}
 	}
 }
 
-// LocksOf finds all locks of a file, however many pages they fill. Other processes lock files,
-// too, so that one may be left out at times.
+// What the kernel lists twice on two pages is one lock, and its waiters are there once. Two locks are never taken for one if the list has not moved.
+func TestJoin(t *testing.T) {
+	const (
+		w  = "POSIX ADVISORY WRITE 17 01:02:257 0 EOF\n"                  // unique
+		d  = "-> OFDLCK ADVISORY WRITE -1 01:02:257 0 EOF\n"              // waits for it
+		d2 = "-> OFDLCK ADVISORY READ -1 01:02:257 0 EOF\n"               // so does another one
+		o  = "OFDLCK ADVISORY WRITE -1 01:02:258 0 4611686018427387904\n" // unique, of another file
+		p  = "POSIX ADVISORY READ 18 01:02:257 100 EOF\n"                 // unique: a process has one
+		r  = "OFDLCK ADVISORY READ -1 01:02:257 0 EOF\n"                  // there can be several
+		s  = "OFDLCK ADVISORY READ -1 01:02:257 0 4611686018427387904\n"  // of the same kind
+		f  = "FLOCK ADVISORY WRITE 19 01:02:257 0 EOF\n"                  // not of our kind
+	)
+	for _, test := range []struct {
+		what  string
+		pages []string
+		want  string // what the records are, by the letters above
+	}{
+		{"nothing", nil, ""},
+		{"one page", []string{w + d + r + r}, "wd r r"},
+		{"one page, other kinds of locks", []string{f + w + f + r}, "w r"},
+		{"no repetition", []string{w + d, o + r}, "wd o r"},
+		{"a holder and its waiter again", []string{o + w + d, w + d + r}, "o wd r"},
+		{"one more waits meanwhile", []string{w + d, w + d + d2}, "wde"},
+		{"none waits any more", []string{w + d, w + r}, "w r"},
+		{"two again", []string{p + w + d, p + w + d + r}, "p wd r"},
+		{"two again, one of them not unique", []string{r + w, r + w}, "r w"},
+		{"not next to each other", []string{w + d + r + p, s + w + d}, "r p s wd"},
+		{"others have gone between them", []string{w + r, p + w}, "r p w"},
+		{"on three pages", []string{w + d, w + d, w + d}, "wd"},
+		{"two readers, or one", []string{w + r, r + p}, "w r p"},
+		{"two readers, on one page", []string{w + r + r, p}, "w r r p"},
+		{"three readers, or two", []string{w + r, r + r + p}, "w r r p"},
+		{"two kinds of readers", []string{w + r + s, r + s + p}, "w r s p"},
+		{"readers of different ranges", []string{r, s}, "r s"},
+		{"a page of other kinds only", []string{w, f, w}, "w"},
+	} {
+		letters := map[string]string{w: "w", o: "o", p: "p", r: "r", s: "s", d: "d", d2: "e"}
+		var pages []string
+		for _, page := range test.pages {
+			var lines strings.Builder
+			for line := range strings.Lines(page) {
+				lines.WriteString("1: " + line)
+			}
+			pages = append(pages, lines.String())
+		}
+		var got []string
+		for _, rec := range join(pages) {
+			text := ""
+			for _, l := range rec.locks {
+				for line, letter := range letters {
+					if same, file, _ := parseLock("1: " + line); same == l && file == rec.file {
+						text += letter
+					}
+				}
+			}
+			got = append(got, text)
+		}
+		if got := strings.Join(got, " "); got != test.want {
+			t.Errorf("%s: records are %q, want %q", test.what, got, test.want)
+		}
+	}
+}
+
+// Each read(2) is a page of the kernel, unless a lock has more waiters than fit.
+func TestReadPages(t *testing.T) {
+	for _, test := range []struct {
+		pages []string
+		want  int
+		cut   bool
+	}{
+		{nil, 0, false},
+		{[]string{"abc"}, 1, false},
+		{[]string{"abc", "de"}, 2, false},
+		{[]string{"abc", "defg"}, 0, true},
+		{[]string{"abc", "defghi"}, 0, true},
+	} {
+		pages := test.pages
+		r := readerFunc(func(b []byte) (int, error) {
+			if len(pages) == 0 {
+				return 0, io.EOF
+			}
+			n := copy(b, pages[0])
+			if pages[0] = pages[0][n:]; pages[0] == "" {
+				pages = pages[1:]
+			}
+			return n, nil
+		})
+		if got, cut := readPages(r, 4); len(got) != test.want || cut != test.cut {
+			t.Errorf("%q: %q, %t", test.pages, got, cut)
+		}
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+// LocksOf never has a lock twice, and finds all locks of a file, however many pages they fill and
+// whatever comes and goes in front of them. At a moment when too much does, one may be left out.
 func TestLocksOf(t *testing.T) {
 	if setlkOFD == unsupported || ForceProcessOwned.Load() {
 		t.Skip("one process has one lock on a range then")
@@ -75,30 +178,88 @@ func TestLocksOf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for {
-		found := map[Lock]int{}
-		for _, l := range LocksOf(st.Dev, st.Ino, nil) {
-			found[l]++
+	complete := func() bool {
+		// The known one is for file systems that have other numbers in the list.
+		locks, _ := LocksOf(st.Dev, st.Ino, &Lock{Range{0, 1}, unix.F_RDLCK, -1, false})
+		found := map[Lock]bool{}
+		for _, l := range locks {
+			if found[l] {
+				t.Fatalf("%v is there twice", l)
+			}
+			found[l] = true
 		}
-		if len(found) > n {
-			t.Fatalf("%d locks, want %d", len(found), n)
-		}
-		if len(found) == n {
-			return
-		}
+		return len(found) == n
+	}
+	for !complete() { // locks of other tests come and go
+	}
+	done := make(chan struct{})
+	var churn sync.WaitGroup
+	for i := range 4 {
+		other := open(t, filepath.Join(t.TempDir(), strconv.Itoa(i)))
+		churn.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					_, _ = other.TryLock(unix.F_WRLCK, Whole)
+					_ = other.Unlock(Whole)
+				}
+			}
+		})
+	}
+	for range 50 {
+		complete()
+	}
+	close(done)
+	churn.Wait()
+	for !complete() { // as above
 	}
 }
 
-func TestUnion(t *testing.T) {
-	a, b := Lock{PID: 1}, Lock{PID: 2}
-	for _, test := range []struct{ all, more, want []Lock }{
-		{nil, []Lock{a, b}, []Lock{a, b}},
-		{[]Lock{a, b}, []Lock{b, a}, []Lock{a, b}},
-		{[]Lock{a}, []Lock{a, b, a}, []Lock{a, b, a}},
-		{[]Lock{a, a}, []Lock{a}, []Lock{a, a}},
-	} {
-		if got := union(test.all, test.more); !slices.Equal(got, test.want) {
-			t.Errorf("%v and %v: %v, want %v", test.all, test.more, got, test.want)
+// A process that shares a descriptor with this one is named rather than this one.
+func TestOwners(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
+		t.Skip("locks of open file descriptions: ", err)
+	}
+	lock := Lock{Whole, unix.F_WRLCK, -1, false}
+	st, err := Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	locks, name := LocksOf(st.Dev, st.Ino, &lock)
+	if !slices.Equal(locks, []Lock{lock}) {
+		t.Fatalf("locks are %v", locks)
+	}
+	isFile := func(path string) bool {
+		got, err := Stat(path)
+		return err == nil && got == st
+	}
+	check := func(want int) {
+		t.Helper()
+		for _, name := range []string{name, ""} {
+			if owners, _ := Owners(locks, name, isFile); !slices.Equal(owners[lock], []int{want}) {
+				t.Errorf("owners are %v, want %d", owners, want)
+			}
+		}
+		if owners, _ := Owners(locks, "00:00:0", isFile); len(owners) > 0 {
+			t.Errorf("owners of another file are %v", owners)
 		}
 	}
+	check(os.Getpid())
+	cmd := exec.Command("sleep", "60")
+	cmd.ExtraFiles = []*os.File{f}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	check(cmd.Process.Pid)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	check(os.Getpid())
 }

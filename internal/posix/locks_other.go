@@ -3,7 +3,7 @@
 package posix
 
 // LocksOf returns nil: the system does not list locks.
-func LocksOf(uint64, uint64, *Lock) []Lock { return nil }
+func LocksOf(uint64, uint64, *Lock) ([]Lock, string) { return nil, "" }
 
-// OwnerOf returns 0: the system does not tell.
-func OwnerOf(Lock, uint64, uint64, []int) int { return 0 }
+// Owners returns none: the system does not tell.
+func Owners([]Lock, string, func(string) bool) (map[Lock][]int, bool) { return nil, false }

@@ -1,7 +1,7 @@
-//go:build unix
+//go:build unix && !linux
 
 package process
 
 import "golang.org/x/sys/unix"
 
-func exists(pid int) bool { return unix.Kill(pid, 0) != unix.ESRCH }
+func isThere(pid int) bool { return unix.Kill(pid, 0) != unix.ESRCH }

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-func exists(pid int) bool {
+func isThere(pid int) bool {
 	h, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION, false, uint32(pid))
 	if err != nil {
 		return err != windows.ERROR_INVALID_PARAMETER // which says that there is none

@@ -39,8 +39,19 @@ func pack(now time.Time, pid int, namespace uint64) Tag {
 	return min(t<<namespaceBits|Tag(namespace), Max-1)
 }
 
-// Time returns when the holder took the lock, in whole seconds.
+// Time returns when the holder took the lock, in whole seconds by its clock.
 func (t Tag) Time() time.Time { return time.Unix(int64(t>>(pidBits+namespaceBits))+epoch, 0) }
+
+// IsPossible reports whether a holder can have taken the lock at that time: not before
+// earliest, nor later than now, but for what a second is cut off, and not by a clock that has
+// no place in a tag. Otherwise the clock was set meanwhile, or this is no tag, but the range of
+// another program; then the PID, too, is of nobody in particular.
+func (t Tag) IsPossible(earliest, now time.Time) bool {
+	seconds := t.Time().Unix() - epoch
+	return 0 < seconds && seconds < maxSeconds &&
+		!t.Time().Before(earliest.Add(-time.Second)) &&
+		!t.Time().After(now.Add(time.Second))
+}
 
 // PID returns the ID that the holder has in its own PID namespace.
 func (t Tag) PID() int { return int(t >> namespaceBits & (1<<pidBits - 1)) }

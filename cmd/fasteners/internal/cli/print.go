@@ -3,31 +3,16 @@ package cli
 import (
 	"encoding/json"
 	"io"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/internal/printable"
 )
 
-// Printable returns a text with its control characters written as in Go, lest a
-// name forge a line, or what it contains control the terminal: others may have
-// chosen the names of files and programs.
-func Printable(text string) string {
-	if !strings.ContainsFunc(text, unicode.IsControl) {
-		return text
-	}
-	var s strings.Builder
-	for _, r := range text {
-		if unicode.IsControl(r) {
-			s.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		} else {
-			s.WriteRune(r)
-		}
-	}
-	return s.String()
-}
+// Printable returns a text that is safe to print, as the errors of the library
+// are: others may have chosen the names of files and programs.
+func Printable(text string) string { return printable.Text(text) }
 
 // PrintJSON prints one JSON document.
 func PrintJSON(out io.Writer, v any) error {

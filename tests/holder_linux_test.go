@@ -17,6 +17,7 @@ import (
 
 	"github.com/go-fasteners/fasteners"
 	"github.com/go-fasteners/fasteners/internal/posix"
+	"github.com/go-fasteners/fasteners/internal/stress"
 )
 
 // asRoot skips the test without the rights of root.
@@ -135,7 +136,7 @@ func TestHoldersWithOwnReader(t *testing.T) {
 	path := lockPath(t)
 	p := startHolder(t, path, "write")
 	acquired := reader(path).goAcquire(t, cancelable(t))
-	for range 100 {
+	for range stress.Rounds() {
 		holders := holdersOf(t, path)
 		if len(holders) != 2 || holders[0].PID != p.cmd.Process.Pid ||
 			holders[1].PID != os.Getpid() || !holders[1].Waiting {

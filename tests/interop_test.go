@@ -3,17 +3,21 @@
 package tests
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/go-fasteners/fasteners/internal/stress"
 )
 
 // pythonHelpers uses Python's fasteners, and communicates with the test as our helpers do.
 const pythonHelpers = `
 import sys
+import time
 import fasteners
 
 def methods(path, variant):
@@ -46,9 +50,12 @@ def try_(path, variant):
     say(str(bool(acquire(blocking=False))).lower())
 
 # As intervalsHelper.
-def intervals(path, counter):
+def intervals(path, counter, seconds):
     sys.stdin.read()
-    for i in range(100):
+    end = time.monotonic() + float(seconds)
+    i = 0
+    while i == 0 or time.monotonic() < end:
+        i += 1
         variant = ["exclusive", "read", "write"][i % 3]
         acquire, release = methods(path, variant)
         acquire(delay=0.0001, max_delay=0.002)
@@ -121,7 +128,7 @@ func (py python) mustTryLockf(t *testing.T, path string, want bool) {
 
 func (py python) startIntervals(t *testing.T, log *eventLog, path, counter string) {
 	t.Helper()
-	log.start(t, py.command("intervals", path, counter))
+	log.start(t, py.command("intervals", path, counter, fmt.Sprint(stress.Time.Seconds())))
 }
 
 // Python's readers lock the whole file, including pending. While one of them holds the lock, a

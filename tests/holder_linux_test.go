@@ -236,10 +236,15 @@ func TestHoldersOfAnotherUser(t *testing.T) {
 	}
 	v.mustRelease(t)
 
-	// A file that nobody may open is in the list of the kernel all the same.
+	// A file that nobody may open is in the list of the kernel all the same, though not on file
+	// systems such as Btrfs under the number that stat(2) returns.
 	must(t, os.Chmod(path, 0))
 	v.mustAcquire(t)
 	defer v.release()
+	if st, err := posix.Stat(path); err != nil || len(posix.LocksOf(st.Dev, st.Ino, nil)) == 0 {
+		t.Logf("%s is not in /proc/locks (error %v)", path, err)
+		return
+	}
 	must(t, json.Unmarshal([]byte(asNobody(holdersHelper, path).line()), &holders))
 	if len(holders) != 1 || holders[0].PID != 0 {
 		t.Errorf("a file that nobody may open: holders are %+v, want an unknown one", holders)

@@ -75,9 +75,10 @@ func TestLocksOf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	known := &Lock{Range{0, 1}, unix.F_RDLCK, -1, false} // there may be another number in the list, as on Btrfs
 	for {
 		found := map[Lock]int{}
-		for _, l := range LocksOf(st.Dev, st.Ino, nil) {
+		for _, l := range LocksOf(st.Dev, st.Ino, known) {
 			found[l]++
 		}
 		if len(found) > n {

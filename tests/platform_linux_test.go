@@ -154,10 +154,12 @@ func TestMoreFilesThanThreads(t *testing.T) {
 	holder.expect("held")
 	waiter := startHelper(t, waitForManyHelper, dir, strconv.Itoa(n))
 	waiter.expect("waiting")
+	// Not all threads of the process: the runtime has more, for other system calls, the more so on
+	// a busy machine.
 	threads := waiter.number()
-	t.Logf("%d threads", threads)
-	if threads > n*3/4 { // the runtime has more threads, for other system calls
-		t.Errorf("%d threads", threads)
+	t.Logf("%d threads wait in the kernel", threads)
+	if threads > posix.MaxWaits {
+		t.Errorf("%d threads wait in the kernel, want %d at most", threads, posix.MaxWaits)
 	}
 	holder.finish()
 	waiter.expect("all acquired")
@@ -193,7 +195,7 @@ var waitForManyHelper = newHelper("wait for many", func(in *bufio.Reader, args [
 	}
 	waitUntilWaiting(n)
 	fmt.Println("waiting")
-	fmt.Println(resources(args[0]).threads)
+	fmt.Println(goroutinesIn(inKernel, inSystem))
 	if err := g.Wait(); err != nil {
 		return err
 	}

@@ -415,9 +415,6 @@ func resources(path string) usage {
 			}
 		}
 	}
-	if tasks, err := os.ReadDir("/proc/self/task"); err == nil {
-		u.threads = len(tasks)
-	}
 	return u
 }
 

@@ -133,13 +133,16 @@ func ExampleInterProcessLock_Holders() {
 	fmt.Println(lock.Holders())
 	err := fasteners.WithLock(ctx, lock, func(context.Context) error {
 		holders, err := lock.Holders()
-		fmt.Println(holders)
+		for _, h := range holders {
+			log.Print(h) // this process for 12s
+			fmt.Println(h.PID == os.Getpid())
+		}
 		return err
 	})
 	fmt.Println(err)
 	// Output:
 	// [] <nil>
-	// [this process]
+	// true
 	// <nil>
 }
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/go-fasteners/fasteners/internal/locktable"
+	"github.com/go-fasteners/fasteners/internal/stress"
 )
 
 // A release wakes waiters of other processes by an event. These tests acquire locks by events
@@ -90,7 +91,7 @@ func TestNoLostWakeupsBetweenFiles(t *testing.T) {
 			return errors.Join(err, f.Unlock())
 		}
 		wg.Go(func() {
-			for range 1000 {
+			for range stress.Rounds() {
 				mode, weight, timeout := locktable.Shared, int64(1), time.Hour
 				if rand.N(3) == 0 {
 					mode, weight = locktable.Exclusive, 1000

@@ -266,7 +266,7 @@ func TestFAQReentrant(t *testing.T) {
 	l := fasteners.NewInterProcessLock(path)
 	mustAcquire(t, l)
 	for _, other := range []*fasteners.InterProcessLock{l, fasteners.NewInterProcessLock(path)} {
-		if err := other.Acquire(soon(t)); !errors.Is(err, context.DeadlineExceeded) {
+		if err := other.Acquire(soon()); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Acquire: %v", err)
 		}
 	}
@@ -286,7 +286,7 @@ func TestFAQReentrant(t *testing.T) {
 		}
 		must(t, rw.ReleaseReadLock())
 	}
-	if err := rw.AcquireReadLock(soon(t)); !errors.Is(err, context.DeadlineExceeded) {
+	if err := rw.AcquireReadLock(soon()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("second read lock: %v", err)
 	}
 	cancel()
@@ -336,7 +336,7 @@ func TestFAQTimeout(t *testing.T) {
 		t.Errorf("Acquire of a free lock, with a context that is done: %v", err)
 	}
 	// A deadline that ends the work.
-	err := fasteners.WithLock(soon(t), l, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	err := fasteners.WithLock(soon(), l, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
 	var pathErr *fs.PathError
 	if !errors.Is(err, context.DeadlineExceeded) || errors.As(err, &pathErr) {
 		t.Errorf("WithLock: %v", err)
@@ -350,7 +350,7 @@ func TestFAQTimeout(t *testing.T) {
 		return nil
 	}))
 	mustAcquire(t, l)
-	err = waitAndWork(soon(t), l.Path(), func(context.Context) error { return nil })
+	err = waitAndWork(soon(), l.Path(), func(context.Context) error { return nil })
 	if !errors.As(err, new(*fasteners.HeldError)) || !errors.As(err, &pathErr) || pathErr.Op != "acquire" ||
 		!errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("WithLock: %v", err)

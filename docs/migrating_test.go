@@ -93,13 +93,6 @@ func replaceUnderLock(ctx context.Context, path string, increment func([]byte) (
 
 func lockPath(t testing.TB) string { return filepath.Join(t.TempDir(), "lock") }
 
-// soon returns a context that is done after a moment.
-func soon(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 func mustAcquire(t testing.TB, l fasteners.Locker) {
 	t.Helper()
 	must(t, l.Acquire(context.Background()))
@@ -260,7 +253,7 @@ func TestGofrsSecondLock(t *testing.T) {
 
 	ours := fasteners.NewInterProcessLock(path)
 	mustAcquire(t, ours)
-	if err := ours.Acquire(soon(t)); !errors.Is(err, context.DeadlineExceeded) {
+	if err := ours.Acquire(soon()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("second Acquire: %v", err)
 	}
 	if ok, err := ours.TryAcquire(); ok || err != nil {
@@ -275,7 +268,7 @@ func TestGofrsErrorsAndMode(t *testing.T) {
 	holder := flock.New(path)
 	must(t, holder.Lock())
 	checkMode(t, path, 0o600)
-	if ok, err := flock.New(path).TryLockContext(soon(t), time.Millisecond); ok || err != context.DeadlineExceeded {
+	if ok, err := flock.New(path).TryLockContext(soon(), time.Millisecond); ok || err != context.DeadlineExceeded {
 		t.Errorf("gofrs/flock, TryLockContext: %v, %v", ok, err)
 	}
 	if ok, err := flock.New(path).TryLock(); ok || err != nil {
@@ -287,7 +280,7 @@ func TestGofrsErrorsAndMode(t *testing.T) {
 	mustAcquire(t, ours)
 	checkMode(t, path, 0o666)
 	var pathErr *fs.PathError
-	err := fasteners.NewInterProcessLock(path).Acquire(soon(t))
+	err := fasteners.NewInterProcessLock(path).Acquire(soon())
 	if !errors.As(err, &pathErr) || !errors.Is(err, context.DeadlineExceeded) || err == context.DeadlineExceeded {
 		t.Errorf("Acquire: %v", err)
 	}
@@ -317,7 +310,7 @@ func TestGofrsUnlockAndUpgrade(t *testing.T) {
 	}
 	ours := fasteners.NewInterProcessReaderWriterLock(path)
 	must(t, ours.AcquireReadLock(context.Background()))
-	if err := ours.AcquireWriteLock(soon(t)); !errors.Is(err, context.DeadlineExceeded) {
+	if err := ours.AcquireWriteLock(soon()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("upgrade: %v", err)
 	}
 	must(t, ours.ReleaseReadLock())

@@ -144,7 +144,7 @@ func valueOfJuju(path string) (*lockValue, error) {
 	bounded := func(ctx context.Context) (func() error, error) {
 		spec := mutex.Spec{Name: name, Clock: systemClock{}, Delay: time.Millisecond}
 		if deadline, ok := ctx.Deadline(); ok {
-			spec.Timeout = time.Until(deadline)
+			spec.Timeout = max(time.Until(deadline), 1) // 0 is no bound
 		}
 		holder, err := mutex.Acquire(spec)
 		return func() error { holder.Release(); return nil }, err
@@ -153,6 +153,36 @@ func valueOfJuju(path string) (*lockValue, error) {
 		lock:    func() (func() error, error) { return bounded(context.Background()) },
 		bounded: bounded,
 	}, nil
+}
+
+// A soonContext has a deadline that is a moment after somebody has first asked whether the context
+// is done: no machine is so slow that it is done before a try to acquire the lock.
+type soonContext struct {
+	context.Context
+	once sync.Once
+	done chan struct{}
+}
+
+func soon() context.Context {
+	return &soonContext{Context: context.Background(), done: make(chan struct{})}
+}
+
+const moment = 10 * time.Millisecond
+
+func (c *soonContext) Deadline() (time.Time, bool) { return time.Now().Add(moment), true }
+
+func (c *soonContext) Done() <-chan struct{} {
+	c.once.Do(func() { time.AfterFunc(moment, func() { close(c.done) }) })
+	return c.done
+}
+
+func (c *soonContext) Err() error {
+	select {
+	case <-c.done:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
 }
 
 type systemClock struct{}
@@ -324,9 +354,7 @@ func useLock(tl *tool, path, do string) error {
 		defer cancel()
 		release, err = l.bounded(ctx)
 	case "give up", "explain":
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
-		defer cancel()
-		_, err := l.bounded(ctx)
+		_, err := l.bounded(soon())
 		switch {
 		case err == nil:
 			return errors.New("the wait was to be given up")

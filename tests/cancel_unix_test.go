@@ -17,9 +17,12 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/go-fasteners/fasteners/internal/stress"
 )
 
-var cancellations = flag.Int("cancellations", 2000, "how many waiters TestCancelStressAmongProcesses cancels")
+var cancellations = flag.Int64("cancellations", 0,
+	"how many waiters TestCancelStressAmongProcesses cancels; by default, as many as it can in a short time")
 
 // Four processes wait for a lock, and give up at random moments, some of them just as they acquire
 // it. There are never two holders, no process hangs, and nothing is left behind.
@@ -30,7 +33,7 @@ func TestCancelStressAmongProcesses(t *testing.T) {
 	must(t, err)
 	var procs []*process
 	for range 4 {
-		procs = append(procs, startHelper(t, cancelHelper, path, strconv.Itoa(*cancellations)))
+		procs = append(procs, startHelper(t, cancelHelper, path, strconv.FormatInt(*cancellations, 10)))
 	}
 	for _, p := range procs {
 		p.say("go")
@@ -88,6 +91,11 @@ var cancelHelper = newHelper("cancel", func(in *bufio.Reader, args []string) err
 	for i := range 6 {
 		v := variants(path)[i%3]
 		g.Go(func() error {
+			for range stress.Rounds() {
+				if err := shared.holdOrGiveUp(v); err != nil {
+					return err
+				}
+			}
 			for shared.cancellations.Load() < want {
 				if err := shared.holdOrGiveUp(v); err != nil {
 					return err

@@ -5,10 +5,12 @@ package tests
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"testing"
-	"time"
+
+	"github.com/go-fasteners/fasteners/internal/stress"
 )
 
 // However the holder dies, a waiter acquires the lock; and a waiter that dies delays nobody.
@@ -43,7 +45,13 @@ func TestReleasedOnDeath(t *testing.T) {
 // A child process of the holder does not keep the lock when the holder dies.
 func TestNotInheritedByChildren(t *testing.T) {
 	path := lockPath(t)
-	p := startHelper(t, parentHelper, path)
+	in, stop, err := os.Pipe() // which outlives the parent
+	must(t, err)
+	defer in.Close()
+	defer stop.Close()
+	cmd := helperCommand(parentHelper, path)
+	cmd.Stdin = in
+	p := startWithInput(t, cmd)
 	p.expect("held")
 	pid := p.number()
 	p.kill()
@@ -59,7 +67,8 @@ var parentHelper = newHelper("parent", func(in *bufio.Reader, args []string) err
 	if err := exclusive(args[0]).acquire(background); err != nil {
 		return err
 	}
-	cmd := helperCommand(sleepHelper)
+	cmd := helperCommand(idleHelper)
+	cmd.Stdin = os.Stdin
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -69,9 +78,10 @@ var parentHelper = newHelper("parent", func(in *bufio.Reader, args []string) err
 	return err
 })
 
-var sleepHelper = newHelper("sleep", func(*bufio.Reader, []string) error {
-	time.Sleep(time.Minute)
-	return nil
+// idleHelper does nothing until its input ends.
+var idleHelper = newHelper("idle", func(in *bufio.Reader, _ []string) error {
+	_, err := io.Copy(io.Discard, in)
+	return err
 })
 
 var exitHelper = newHelper("exit", func(*bufio.Reader, []string) error { return nil })
@@ -97,11 +107,7 @@ func TestForkExecRace(t *testing.T) {
 			}
 		})
 	}
-	tries := 5000
-	if testing.Short() {
-		tries = 500
-	}
-	for range tries {
+	for range stress.Rounds() {
 		ok, err := v.try()
 		if !ok || err != nil {
 			t.Errorf("try: %v, %v", ok, err)

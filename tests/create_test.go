@@ -10,11 +10,12 @@ import (
 	"testing"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/internal/stress"
 )
 
 // Many goroutines find at the same time that the lock file and its directories do not exist.
 func TestManyCreators(t *testing.T) {
-	for range 20 {
+	for range stress.Rounds() {
 		path := filepath.Join(t.TempDir(), "a", "b", "lock")
 		var g group
 		for range 100 {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/internal/stress"
 )
 
 // Any two variants of a lock exclude or admit each other, under whatever path each of them opens
@@ -118,7 +119,7 @@ func TestReadersAndWritersOfOneHandle(t *testing.T) {
 	l := fasteners.NewInterProcessReaderWriterLock(lockPath(t))
 	var holders atomic.Int64
 	hold := func(v variant, weight int64, allowed func(sum int64) bool) error {
-		for range 200 {
+		for range stress.Rounds() {
 			if err := v.acquire(background); err != nil {
 				return err
 			}
@@ -303,7 +304,7 @@ var intervalsHelper = newHelper("intervals", func(in *bufio.Reader, args []strin
 			v = shared[i%3]
 		}
 		g.Go(func() error {
-			for j := range 30 {
+			for j := range stress.Rounds() {
 				if err := logHold(v, counter, i+j); err != nil {
 					return err
 				}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/go-fasteners/fasteners/internal/stress"
 )
 
 // A loopProcess acquires and releases a lock in a loop, until it is told to finish.
@@ -135,8 +137,10 @@ func TestBusyProcesses(t *testing.T) {
 	for _, p := range busy {
 		p.begin()
 	}
-	for i := range 30 {
-		must(t, variants(path)[i%3].hold(cancelable(t)))
+	for range stress.Rounds() {
+		for _, v := range variants(path) {
+			must(t, v.hold(cancelable(t)))
+		}
 	}
 	for i, p := range busy {
 		t.Logf("process %d: %d holds", i, p.finish().holds)
@@ -157,8 +161,10 @@ func TestReadersAndWritersMakeProgress(t *testing.T) {
 				p.begin()
 			}
 			v := variantNamed(path, test.quiet)
-			for i := range 20 {
-				must(t, v.hold(testContext(t, waitModes[i%2])))
+			for range stress.Rounds() {
+				for _, waitMode := range waitModes {
+					must(t, v.hold(testContext(t, waitMode)))
+				}
 			}
 			for _, p := range busy {
 				p.finish()

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -105,11 +106,19 @@ func start(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
 	in, err := cmd.StdinPipe()
 	must(t, err)
+	p := startWithInput(t, cmd)
+	p.in = in
+	return p
+}
+
+// startWithInput starts a process whose standard input the caller has set.
+func startWithInput(t testing.TB, cmd *exec.Cmd) *process {
+	t.Helper()
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	cmd.Stderr = os.Stderr
 	must(t, cmd.Start())
-	p := &process{t, cmd, in, bufio.NewReader(out)}
+	p := &process{t: t, cmd: cmd, out: bufio.NewReader(out)}
 	t.Cleanup(p.kill)
 	return p
 }
@@ -160,9 +169,11 @@ func (p *process) kill() {
 	p.cmd.Wait()
 }
 
-// exitAtEOF ends a helper that hangs after the test that started it has ended.
+// exitAtEOF ends a helper whose test binary has ended before it, which is when the helper hangs: it
+// tells what its goroutines wait for.
 func exitAtEOF(in *bufio.Reader) {
 	_, _ = io.Copy(io.Discard, in)
+	_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
 	os.Exit(3)
 }
 
@@ -315,8 +326,8 @@ func testContext(t testing.TB, waitMode string) context.Context {
 
 // usage is what a process uses. What the system does not report is 0.
 type usage struct {
-	goroutines, descriptors, threads int
-	lockFile                         int // descriptors of the lock file
+	goroutines, descriptors int
+	lockFile                int // descriptors of the lock file
 }
 
 // waitForUsage waits until the process uses no more than before. It hangs if a lock has left

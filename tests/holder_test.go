@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/internal/stress"
 )
 
 // knowsHolders reports whether the system tells which process holds a lock.
@@ -122,7 +123,7 @@ func TestHoldersKeepsTheLock(t *testing.T) {
 	done := make(chan error)
 	go func() {
 		v := writer(path)
-		for range 2000 {
+		for range stress.Rounds() {
 			if err := v.hold(background); err != nil {
 				done <- err
 				return
@@ -150,7 +151,7 @@ func TestManyAskForHolders(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 200 {
 		wg.Go(func() {
-			for range 10 {
+			for range stress.Rounds() {
 				if holders, err := fasteners.NewInterProcessLock(path).Holders(); len(holders) != 1 || err != nil {
 					t.Error(holders, err)
 				}

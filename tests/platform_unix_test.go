@@ -23,6 +23,7 @@ import (
 
 	"github.com/go-fasteners/fasteners"
 	"github.com/go-fasteners/fasteners/internal/posix"
+	"github.com/go-fasteners/fasteners/internal/stress"
 )
 
 const (
@@ -414,9 +415,6 @@ func resources(path string) usage {
 			}
 		}
 	}
-	if tasks, err := os.ReadDir("/proc/self/task"); err == nil {
-		u.threads = len(tasks)
-	}
 	return u
 }
 
@@ -448,7 +446,7 @@ func TestDirectoryRemovedConcurrently(t *testing.T) {
 			}
 		}
 	})
-	for range 3000 {
+	for range stress.Rounds() {
 		v := exclusive(path)
 		if err := v.acquire(background); err != nil {
 			t.Error(err)

@@ -259,7 +259,7 @@ func cpuTime() time.Duration {
 
 // resources returns what this process uses.
 func resources(path string) usage {
-	u := usage{goroutines: runtime.NumGoroutine(), lockFile: countHandles(path), threads: countThreads()}
+	u := usage{goroutines: runtime.NumGoroutine(), lockFile: countHandles(path)}
 	var count uint32
 	getProcessHandleCount.Call(uintptr(windows.CurrentProcess()), uintptr(unsafe.Pointer(&count)))
 	u.descriptors = int(count)
@@ -281,21 +281,6 @@ func countHandles(path string) (n int) {
 		if windows.GetFileInformationByHandle(h, &got) == nil &&
 			got.FileIndexHigh == want.FileIndexHigh && got.FileIndexLow == want.FileIndexLow &&
 			windows.ReadFile(h, nil, new(uint32), nil) == nil && h != windows.Handle(lock.Fd()) {
-			n++
-		}
-	}
-	return n
-}
-
-func countThreads() (n int) {
-	snapshot, err := windows.CreateToolhelp32Snapshot(windows.TH32CS_SNAPTHREAD, 0)
-	if err != nil {
-		return 0
-	}
-	defer windows.CloseHandle(snapshot)
-	entry := windows.ThreadEntry32{Size: uint32(unsafe.Sizeof(windows.ThreadEntry32{}))}
-	for err = windows.Thread32First(snapshot, &entry); err == nil; err = windows.Thread32Next(snapshot, &entry) {
-		if entry.OwnerProcessID == windows.GetCurrentProcessId() {
 			n++
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/go-fasteners/fasteners"
+	"github.com/go-fasteners/fasteners/internal/stress"
 )
 
 // While nobody writes, no try of a reader fails, whatever other readers do.
@@ -19,7 +20,7 @@ func TestConcurrentReaderTries(t *testing.T) {
 	var g group
 	for range 8 {
 		g.Go(func() error {
-			for range 500 {
+			for range stress.Rounds() {
 				ok, err := v.try()
 				if !ok || err != nil {
 					return fmt.Errorf("try: %v, %w", ok, err)
@@ -100,7 +101,7 @@ func TestReaderPreference(t *testing.T) {
 	startHolder(t, path, "read")
 	ctx, cancel := context.WithCancel(background)
 	done := writer(path, fasteners.WithReaderPreference()).goAcquire(t, ctx)
-	for range 20 {
+	for range stress.Rounds() {
 		mustTryInProcess(t, path, "read", true)
 	}
 	cancel()
@@ -163,7 +164,7 @@ var downgradeHelper = newHelper("downgrade", func(in *bufio.Reader, args []strin
 	for range 4 {
 		l := fasteners.NewInterProcessReaderWriterLock(path)
 		g.Go(func() error {
-			for range 50 {
+			for range stress.Rounds() {
 				if err := logDowngrade(l, counter); err != nil {
 					return err
 				}

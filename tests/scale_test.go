@@ -45,10 +45,13 @@ func TestManyWaiters(t *testing.T) {
 	}
 	p := startHelper(t, manyWaitersHelper, path, strconv.Itoa(n))
 	p.expect("waiting")
-	threads, descriptors := p.number(), p.number()
-	t.Logf("%d threads, %d descriptors of the lock file", threads, descriptors)
-	if threads > 64 {
-		t.Errorf("%d threads", threads)
+	leaders, threads, descriptors := p.number(), p.number(), p.number()
+	t.Logf("%d leaders, %d threads in system calls, %d descriptors of the lock file", leaders, threads, descriptors)
+	if leaders > 1 {
+		t.Errorf("%d goroutines wait for the other process", leaders)
+	}
+	if threads > 8 { // the leader, and what belongs to the helper and the runtime
+		t.Errorf("%d threads in system calls", threads)
 	}
 	if descriptors > 1 {
 		t.Errorf("%d descriptors of the lock file", descriptors)
@@ -83,10 +86,10 @@ var manyWaitersHelper = newHelper("many waiters", func(in *bufio.Reader, args []
 		})
 	}
 	waitUntilWaiting(n)
-	u := resources(path)
 	fmt.Println("waiting")
-	fmt.Println(u.threads)
-	fmt.Println(u.lockFile)
+	fmt.Println(goroutinesIn(leading))
+	fmt.Println(goroutinesIn(inSystem))
+	fmt.Println(resources(path).lockFile)
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -97,37 +100,71 @@ var manyWaitersHelper = newHelper("many waiters", func(in *bufio.Reader, args []
 	return nil
 })
 
+// What the names of functions contain that tell what a goroutine does which is in them.
+const (
+	queueing = "locktable.(*waiter).block" // it waits for its turn, behind the leader
+	leading  = "locktable.(*entry).wait"   // it waits for another process
+	inKernel = "posix.(*wait).block"       // in the kernel
+	inSystem = "syscall."                  // it is in a system call, which takes a thread
+)
+
 // waitUntilWaiting waits until n goroutines wait for locks, in the queue or as its leader.
 func waitUntilWaiting(n int) {
-	for capacity := n + 100; ; {
-		stacks := make([]runtime.StackRecord, capacity)
-		have, ok := runtime.GoroutineProfile(stacks)
-		if !ok {
-			capacity *= 2
-			continue
-		}
-		waiting := 0
-		for _, stack := range stacks[:have] {
-			if isWaiting(stack) {
-				waiting++
-			}
-		}
-		if waiting >= n {
-			return
-		}
+	for goroutinesIn(queueing)+goroutinesIn(leading) < n {
 		time.Sleep(time.Millisecond)
 	}
 }
 
-func isWaiting(stack runtime.StackRecord) bool {
-	frames := runtime.CallersFrames(stack.Stack())
-	for {
-		f, more := frames.Next()
-		if strings.HasSuffix(f.Function, "table.(*waiter).block") || strings.HasSuffix(f.Function, "table.(*entry).wait") {
-			return true
+// goroutinesIn returns how many goroutines are in all of the functions.
+func goroutinesIn(functions ...string) (n int) {
+	stacks := make([]runtime.StackRecord, runtime.NumGoroutine()+100)
+	have, ok := runtime.GoroutineProfile(stacks)
+	for !ok {
+		stacks = make([]runtime.StackRecord, 2*have)
+		have, ok = runtime.GoroutineProfile(stacks)
+	}
+	for _, stack := range stacks[:have] {
+		in := map[string]bool{}
+		frames := runtime.CallersFrames(stack.Stack())
+		for more := true; more; {
+			var f runtime.Frame
+			f, more = frames.Next()
+			for _, name := range functions {
+				if strings.Contains(f.Function, name) {
+					in[name] = true
+				}
+			}
 		}
-		if !more {
-			return false
+		if len(in) == len(functions) {
+			n++
 		}
 	}
+	return n
+}
+
+// A goroutineID is the beginning of what a dump tells of a goroutine: "goroutine 17 [".
+type goroutineID string
+
+func thisGoroutine() goroutineID {
+	buf := make([]byte, 100)
+	id, _, _ := strings.Cut(string(buf[:runtime.Stack(buf, false)]), "[")
+	return goroutineID(id + "[")
+}
+
+// isWaiting reports whether the goroutine waits for a lock, and is not just about to.
+func (id goroutineID) isWaiting() bool {
+	buf := make([]byte, 1<<16)
+	n := runtime.Stack(buf, true)
+	for n == len(buf) {
+		buf = make([]byte, 2*len(buf))
+		n = runtime.Stack(buf, true)
+	}
+	for _, g := range strings.Split(string(buf[:n]), "\n\n") {
+		state, ok := strings.CutPrefix(g, string(id))
+		if !ok || !strings.HasPrefix(state, "select") && !strings.HasPrefix(state, "syscall") {
+			continue
+		}
+		return strings.Contains(g, queueing) || strings.Contains(g, leading)
+	}
+	return false
 }

@@ -26,10 +26,12 @@ func TestMoreFilesThanThreads(t *testing.T) {
 	holder.expect("held")
 	waiter := startHelper(t, waitForManyHelper, dir, strconv.Itoa(n))
 	waiter.expect("waiting")
+	// Not all threads of the process: the runtime has more, for other system calls, the more so on
+	// a busy machine.
 	threads := waiter.number()
-	t.Logf("%d threads", threads)
-	if threads > n*3/4 { // the runtime has more threads, for other system calls
-		t.Errorf("%d threads", threads)
+	t.Logf("%d threads wait in the kernel", threads)
+	if threads > posix.MaxWaits {
+		t.Errorf("%d threads wait in the kernel, want %d at most", threads, posix.MaxWaits)
 	}
 	holder.finish()
 	waiter.expect("all acquired")
@@ -65,7 +67,7 @@ var waitForManyHelper = newHelper("wait for many", func(in *bufio.Reader, args [
 	}
 	waitUntilWaiting(n)
 	fmt.Println("waiting")
-	fmt.Println(resources(args[0]).threads)
+	fmt.Println(goroutinesIn(inKernel, inSystem))
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -184,6 +186,12 @@ func TestThreadsEnd(t *testing.T) {
 	t.Logf("%d threads, then %d", waiting, waiter.number())
 }
 
+// threads returns how many threads this process has.
+func threads() int {
+	tasks, _ := os.ReadDir("/proc/self/task")
+	return len(tasks)
+}
+
 // threadsHelper tells how many threads there are while it waits for many files, and how many are
 // left when most of them have ended.
 var threadsHelper = newHelper("threads", func(in *bufio.Reader, args []string) error {
@@ -198,15 +206,15 @@ var threadsHelper = newHelper("threads", func(in *bufio.Reader, args []string) e
 	}
 	waitUntilWaiting(n)
 	fmt.Println("waiting")
-	before := resources(args[0]).threads
+	before := threads()
 	fmt.Println(before)
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	after := resources(args[0]).threads
+	after := threads()
 	for after > before-n/2 { // until the threads have ended, which they do a moment after their waits
 		time.Sleep(time.Millisecond)
-		after = resources(args[0]).threads
+		after = threads()
 	}
 	fmt.Println(after)
 	return nil

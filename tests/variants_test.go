@@ -104,11 +104,18 @@ func (v variant) mustBecome(t *testing.T, want bool) {
 	}
 }
 
-// goAcquire acquires the lock in a goroutine, and checks that it blocks for a moment.
+// goAcquire acquires the lock in a goroutine, and returns when that waits, and has not stopped
+// waiting for a moment.
 func (v variant) goAcquire(t testing.TB, ctx context.Context) <-chan error {
 	t.Helper()
-	done := make(chan error, 1)
-	go func() { done <- v.acquire(ctx) }()
+	done, id := make(chan error, 1), make(chan goroutineID, 1)
+	go func() {
+		id <- thisGoroutine()
+		done <- v.acquire(ctx)
+	}()
+	for waiter := <-id; len(done) == 0 && !waiter.isWaiting(); {
+		time.Sleep(time.Millisecond)
+	}
 	select {
 	case err := <-done:
 		t.Fatalf("acquiring the %s lock returned immediately (error %v), want it to block", v.name, err)

@@ -51,7 +51,7 @@ func TestFlock(t *testing.T) {
 		`echo data >l; $F l true; cat l`, `echo hello | $F l cat`,
 	} {
 		run := func(flock string) string {
-			cmd := exec.Command("sh", "-c", "mkfifo p; "+strings.ReplaceAll(script, "$F", flock))
+			cmd := exec.Command("sh", "-c", "mkfifo p; "+strings.ReplaceAll(script, "$F", `"`+flock+`"`))
 			cmd.Dir = t.TempDir()
 			cmd.Env = append(os.Environ(), "SHELL=/bin/sh")
 			var out bytes.Buffer

@@ -18,6 +18,7 @@ import (
 
 	"github.com/go-fasteners/fasteners"
 	"github.com/go-fasteners/fasteners/cmd/fasteners/internal/cli"
+	"github.com/go-fasteners/fasteners/internal/stress"
 )
 
 // A runProcess is the program, with a tool as its command. It is killed when
@@ -132,11 +133,12 @@ func TestSeveralLocks(t *testing.T) {
 	dir := t.TempDir()
 	log := filepath.Join(dir, "log")
 	locks := []string{filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "c")}
-	const processes, rounds = 4, 10
 	var wg sync.WaitGroup
-	for i := range processes {
+	var written atomic.Int64
+	for i := range 4 {
 		wg.Go(func() {
-			for range rounds {
+			for range stress.Rounds() {
+				written.Add(1)
 				cmd := command("run", "--lock", locks[i%3], "--lock", locks[(i+1)%3], "--lock", locks[(i+2)%3],
 					"--", os.Args[0], log)
 				cmd.Env = append(os.Environ(), toolVar+"=append")
@@ -149,8 +151,8 @@ func TestSeveralLocks(t *testing.T) {
 	wg.Wait()
 	content, err := os.ReadFile(log)
 	must(t, err)
-	if got := strings.Count(string(content), "\n"); got != processes*rounds {
-		t.Errorf("%d lines were written, want %d", got, processes*rounds)
+	if got := int64(strings.Count(string(content), "\n")); got != written.Load() {
+		t.Errorf("%d lines were written, want %d", got, written.Load())
 	}
 }
 

@@ -171,6 +171,9 @@ func newTerminal(t *testing.T, env ...string) *terminal {
 	return term
 }
 
+// quote quotes a path for the shell.
+func quote(path string) string { return "'" + path + "'" }
+
 // run types a command and waits for a text.
 func (term *terminal) run(command, want string) {
 	term.t.Helper()
@@ -206,7 +209,7 @@ func (term *terminal) expect(want string) (before string) {
 // job control works.
 func TestTerminal(t *testing.T) {
 	term := newTerminal(t, toolVar+"=signals")
-	term.run("fasteners run l -- "+os.Args[0], "held ")
+	term.run("fasteners run l -- "+quote(os.Args[0]), "held ")
 	pid, err := strconv.Atoi(strings.TrimSpace(term.expect("\n")))
 	must(t, err)
 	term.typeKeys("\x03")
@@ -242,7 +245,7 @@ func TestTerminalOfOtherGroup(t *testing.T) {
 		skipOrFail(t, "setsid")
 	}
 	term := newTerminal(t, toolVar+"=signals")
-	term.run("fasteners run l -- setsid "+os.Args[0]+"; echo status $?", "held ")
+	term.run("fasteners run l -- setsid "+quote(os.Args[0])+"; echo status $?", "held ")
 	pid, err := strconv.Atoi(strings.TrimSpace(term.expect("\n")))
 	must(t, err)
 	term.typeKeys("\x03")
@@ -258,7 +261,7 @@ func TestWaitOnTerminal(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "l")
 	holder := startRun(t, path)
 	holder.held()
-	term.typeKeys("fasteners run " + path + " echo do''ne\n")
+	term.typeKeys("fasteners run " + quote(path) + " echo do''ne\n")
 	term.expect("\r\x1b[Kfasteners: waiting for " + path + ", held by process")
 	term.expect("\r\x1b[Kfasteners: waiting for ")
 	holder.end(0)
@@ -267,7 +270,7 @@ func TestWaitOnTerminal(t *testing.T) {
 	for _, variable := range []string{"TERM=dumb", "NO_COLOR=1"} {
 		holder = startRun(t, path)
 		holder.held()
-		term.typeKeys(variable + " fasteners run " + path + " echo do''ne\n")
+		term.typeKeys(variable + " fasteners run " + quote(path) + " echo do''ne\n")
 		if before := term.expect("waiting for "); strings.Contains(before, "\x1b[K") {
 			t.Errorf("with %s the terminal shows %q", variable, before)
 		}

@@ -99,15 +99,12 @@ func run(file, lock string, processes, increments int) error {
 
 // work is what each process does.
 func work(file, lock string, increments int) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-
 	step := func(context.Context) error { return increment(file) }
 	if lock != "" {
 		step = fasteners.InterProcessLocked(lock, step)
 	}
 	for range increments {
-		if err := step(ctx); err != nil {
+		if err := step(context.Background()); err != nil {
 			return err
 		}
 	}

@@ -91,7 +91,8 @@ var errMode = errors.New("the lock file was created, but does not get the mode")
 // not exist, it creates dir, and calls create again.
 //
 // Then another process may have removed dir: the error wraps locktable.ErrRetry. But if dir has
-// been there all the time, as it seems, and has refused twice, it will always refuse.
+// been there all the time, as it seems, and has refused twice, it will always refuse. A
+// directory that is just being removed refuses, too, and can still be found for a moment.
 func createIn(dir string, create func() error) error {
 	err := create()
 	if !errors.Is(err, fs.ErrNotExist) || !canBeCreated(dir) {
@@ -106,7 +107,8 @@ func createIn(dir string, create func() error) error {
 			return err
 		}
 		after, _ := os.Stat(dir)
-		if before == nil || after == nil || !os.SameFile(before, after) || !before.ModTime().Equal(after.ModTime()) {
+		if before == nil || after == nil || isRemoved(after) ||
+			!os.SameFile(before, after) || !before.ModTime().Equal(after.ModTime()) {
 			return fmt.Errorf("%w: %w", locktable.ErrRetry, err)
 		}
 	}

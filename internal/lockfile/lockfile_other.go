@@ -25,3 +25,5 @@ func create(string, fs.FileMode) (File, error) { return File{}, errors.ErrUnsupp
 func mkdir(string) error { return errors.ErrUnsupported }
 
 func explain(err error, _, _ string) error { return err }
+
+func isRemoved(fs.FileInfo) bool { return false }

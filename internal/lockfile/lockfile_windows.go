@@ -163,3 +163,5 @@ func idOf(info *windows.ByHandleFileInformation) locktable.ID {
 		File:   uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow),
 	}
 }
+
+func isRemoved(fs.FileInfo) bool { return false }

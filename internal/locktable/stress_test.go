@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/go-fasteners/fasteners/internal/stress"
 )
 
 // The explorer has few goroutines. Here the queue is long: a waiter is canceled at any moment,
@@ -15,7 +17,7 @@ import (
 func TestStress(t *testing.T) {
 	for _, ownsLocks := range []bool{false, true} {
 		t.Run(fmt.Sprintf("ownsLocks=%v", ownsLocks), func(t *testing.T) {
-			s := &stress{kernel: newKernel(), weights: map[ID]int{}}
+			s := &crowd{kernel: newKernel(), weights: map[ID]int{}}
 			var workers sync.WaitGroup
 			var tables []*Table
 			for pid := range 3 {
@@ -39,17 +41,17 @@ func TestStress(t *testing.T) {
 	}
 }
 
-type stress struct {
+type crowd struct {
 	*kernel
 	weights map[ID]int // of the holders of each file: a reader weighs 1, a writer exclusiveWeight
 }
 
 const exclusiveWeight = 1000
 
-// work acquires and releases the lock a hundred times, with contexts that are done after a
-// random time.
-func (s *stress) work(t *testing.T, table *Table, path string) {
-	for range 100 {
+// work acquires and releases the lock again and again, with contexts that are done after a random
+// time.
+func (s *crowd) work(t *testing.T, table *Table, path string) {
+	for range stress.Rounds() {
 		mode := Mode(1 + rand.N(2))
 		ctx, cancel := context.WithTimeout(context.Background(), rand.N(3*time.Millisecond))
 		h, err := table.Acquire(ctx, request(path), mode, false)
@@ -71,7 +73,7 @@ func (s *stress) work(t *testing.T, table *Table, path string) {
 	}
 }
 
-func (s *stress) addHolder(t *testing.T, id ID, mode Mode) {
+func (s *crowd) addHolder(t *testing.T, id ID, mode Mode) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.weights[id] += weight(mode)
@@ -81,7 +83,7 @@ func (s *stress) addHolder(t *testing.T, id ID, mode Mode) {
 }
 
 // removeHolder removes the file at times, too, as a holder may.
-func (s *stress) removeHolder(id ID, mode Mode, path string) {
+func (s *crowd) removeHolder(id ID, mode Mode, path string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.weights[id] -= weight(mode)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/go-fasteners/fasteners/internal/stress"
 )
 
 // canWait skips the test if the kernel cannot wait for locks on the file system of path.
@@ -70,20 +72,19 @@ func TestWaitIsCanceled(t *testing.T) {
 	canWait(t, path)
 	a, b := open(t, path), open(t, path)
 	a.mustTry(t, unix.F_WRLCK, Whole, true)
-	for i := range 2000 {
+	check := func(cancelSoon func(cancel func())) {
+		t.Helper()
 		ctx, cancel := context.WithCancel(context.Background())
-		switch {
-		case i == 0:
-			cancel()
-		case i < 4:
-			time.AfterFunc(50*time.Millisecond, cancel)
-		default:
-			time.AfterFunc(rand.N(200*time.Microsecond), cancel)
-		}
+		cancelSoon(cancel)
 		if err := b.Wait(ctx, unix.F_WRLCK, Whole); err != context.Canceled {
 			t.Fatalf("wait: %v", err)
 		}
 		cancel()
+	}
+	check(func(cancel func()) { cancel() })
+	check(func(cancel func()) { time.AfterFunc(50*time.Millisecond, cancel) })
+	for range stress.Rounds() {
+		check(func(cancel func()) { time.AfterFunc(rand.N(200*time.Microsecond), cancel) })
 	}
 	if err := a.Unlock(Whole); err != nil {
 		t.Fatal(err)
@@ -124,7 +125,7 @@ func TestGrantMeetsCancellation(t *testing.T) {
 	canWait(t, path)
 	a, b := open(t, path), open(t, path)
 	had := 0
-	for range 3000 {
+	for range stress.Rounds() {
 		a.mustTry(t, unix.F_WRLCK, Whole, true)
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
@@ -169,7 +170,7 @@ func TestCancelStress(t *testing.T) {
 	for range 8 {
 		d := open(t, path)
 		wg.Go(func() {
-			for range 500 {
+			for range stress.Rounds() {
 				ctx, cancel := context.WithTimeout(context.Background(), rand.N(time.Millisecond))
 				err := d.Wait(ctx, unix.F_WRLCK, Whole)
 				switch {

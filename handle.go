@@ -152,8 +152,8 @@ func (h *handle) log(what string, err error, attrs ...slog.Attr) {
 	})
 }
 
-// logEnd logs the end of an acquire or a try. If the log handler panics, nobody else can release the
-// lock that was granted.
+// logEnd logs the end of an acquire or a try. If the log handler panics, nobody else can
+// release the lock that was granted.
 func (h *handle) logEnd(
 	granted locktable.Hold, acquired bool, what string, err error, attrs ...slog.Attr,
 ) {

@@ -16,8 +16,8 @@ import (
 	"github.com/go-fasteners/fasteners/internal/tag"
 )
 
-// What Holders and the error of a wait say: for each way to hold a lock, and each place to look at it
-// from, as far as the kernel can be seen from there.
+// What Holders and the error of a wait say: for each way to hold a lock, and each place to look
+// at it from, as far as the kernel can be seen from there.
 func TestWhoHolds(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	booted := now.Add(-24 * time.Hour)
@@ -171,8 +171,8 @@ func TestWhoHolds(t *testing.T) {
 }
 
 // One look at all processes is enough, however many locks have no PID. Of locks that look alike
-// each is of another process, as long as there are processes; the others are of unknown ones, unless
-// all processes have been seen.
+// each is of another process, as long as there are processes; the others are of unknown ones,
+// unless all processes have been seen.
 func TestHoldersWithoutName(t *testing.T) {
 	whole := posix.Lock{Range: posix.Whole, Type: unix.F_RDLCK, PID: -1}
 	other := posix.Lock{Range: posix.Range{Start: 0, Len: 9}, Type: unix.F_RDLCK, PID: -1}

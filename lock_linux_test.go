@@ -175,8 +175,8 @@ func TestFailedDowngrade(t *testing.T) {
 	}
 }
 
-// A writer that waits for readers locks pending also if one of them is just about to acquire the lock, and so
-// has the whole file locked for an instant.
+// A writer that waits for readers locks pending also if one of them is just about to acquire
+// the lock, and so has the whole file locked for an instant.
 func TestPendingMeetsReader(t *testing.T) {
 	writer, reader := openTwice(t)
 	whole := unix.Flock_t{Type: unix.F_RDLCK}

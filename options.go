@@ -86,8 +86,8 @@ func WithPollInterval(delay, maxDelay time.Duration) Option {
 // affected. The option makes no difference on file systems without permissions, nor on Windows,
 // where a new file gets those that its directory gives it.
 //
-// If perm does not let the owner of the file read and write it (0600), acquiring the lock fails with
-// [fs.ErrInvalid].
+// If perm does not let the owner of the file read and write it (0600), acquiring the lock fails
+// with [fs.ErrInvalid].
 func WithFileMode(perm fs.FileMode) Option {
 	if perm&0o600 != 0o600 {
 		return invalid(fmt.Sprintf("file mode %04o, with which the owner cannot open the file", perm.Perm()))

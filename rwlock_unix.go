@@ -59,8 +59,9 @@ func (f *file) unlockBehindMain() error {
 // kernel does not unlock pending as long as others have the descriptor, and no reader could
 // acquire the lock.
 //
-// A reader that acquires the lock has the whole file locked for an instant, pending included. The next
-// recheck can be a second away, so pending is tried again until that reader is through.
+// A reader that acquires the lock has the whole file locked for an instant, pending included.
+// The next recheck can be a second away, so pending is tried again until that reader is
+// through.
 func (f *file) LockPending() error {
 	if f.pending || f.plain || f.given {
 		return nil

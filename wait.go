@@ -36,9 +36,9 @@ func (h *handle) acquireWatched(ctx context.Context, mode locktable.Mode, held *
 // lateTry bounds how long a try may take for which there was no time before the timeout.
 const lateTry = 10 * time.Millisecond
 
-// acquireLate is called if the timeout is over, and nobody is known to have held the lock meanwhile:
-// nobody has even tried to acquire it, since another goroutine was about to, or closed the file. One
-// try decides.
+// acquireLate is called if the timeout is over, and nobody is known to have held the lock
+// meanwhile: nobody has even tried to acquire it, since another goroutine was about to, or
+// closed the file. One try decides.
 func (h *handle) acquireLate(w *waitContext, mode locktable.Mode) (locktable.Hold, error) {
 	ctx, cancel := context.WithTimeout(w.Context, lateTry)
 	defer cancel()

@@ -43,3 +43,12 @@ func TestNoticeAfterCancellation(t *testing.T) {
 		t.Errorf("%d calls", calls)
 	}
 }
+
+// A wait that is over leaves no context behind: it is canceled, whatever the timeout.
+func TestEndCancels(t *testing.T) {
+	lock := NewInterProcessLock(filepath.Join(t.TempDir(), "lock"), WithTimeout(time.Hour))
+	w := &waitContext{lazyContext: lazyContext{Context: t.Context()}, handle: &lock.handle, start: time.Now()}
+	done := w.Done()
+	w.end()
+	<-done
+}

@@ -89,8 +89,8 @@ func TestTimeoutBehindLeader(t *testing.T) {
 	must(t, l.Release())
 }
 
-// Whatever a lock call fails with, an acquire, a release or a downgrade returns it, or does what the
-// call would have done, and nothing stays locked.
+// Whatever a lock call fails with, an acquire, a release or a downgrade returns it, or does
+// what the call would have done, and nothing stays locked.
 func TestErrnos(t *testing.T) {
 	path := lockPath(t)
 	must(t, os.WriteFile(path, nil, 0o666))

@@ -188,8 +188,8 @@ var unmappedHelper = newHelper("unmapped", func(_ *bufio.Reader, args []string) 
 	return nil
 })
 
-// A file that is created with a mode has it on all kinds of file systems, and those without modes do
-// not mind.
+// A file that is created with a mode has it on all kinds of file systems, and those without
+// modes do not mind.
 func TestFileModeOn(t *testing.T) {
 	asRoot(t)
 	for kind, dir := range map[string]string{

@@ -21,9 +21,9 @@ import (
 	"github.com/go-fasteners/fasteners"
 )
 
-// A program that has closed some of its standard streams, as one does that becomes a daemon, locks
-// files. What it does with these numbers afterwards does the lock no harm: it may write to them, and
-// replace them by others.
+// A program that has closed some of its standard streams, as one does that becomes a daemon,
+// locks files. What it does with these numbers afterwards does the lock no harm: it may write
+// to them, and replace them by others.
 func TestStandardStreamsClosed(t *testing.T) {
 	all := []string{"0", "012", "1", "2", "12"}
 	if testing.Short() {
@@ -363,9 +363,9 @@ func TestDirectoryRefuses(t *testing.T) {
 	}
 }
 
-// userHelper becomes another user, with the umask of its second argument, and tries to acquire the
-// lock. It prints the outcome. Its arguments are the user, the umask, a path, the name of a variant,
-// and a file mode, or 0.
+// userHelper becomes another user, with the umask of its second argument, and tries to acquire
+// the lock. It prints the outcome. Its arguments are the user, the umask, a path, the name of a
+// variant, and a file mode, or 0.
 var userHelper = newHelper("user", func(_ *bufio.Reader, args []string) error {
 	var uid, umask, mode int
 	if _, err := fmt.Sscanf(args[0]+" "+args[1]+" "+args[4], "%d %o %o", &uid, &umask, &mode); err != nil {

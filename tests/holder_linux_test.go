@@ -355,8 +355,9 @@ func TestHoldersWithForeignProc(t *testing.T) {
 	}
 }
 
-// reuseHelper takes a lock in a process that leaves it to a child, and has another process run under
-// the PID of that one. It prints what it sees before and afterwards, with the PID of the child.
+// reuseHelper takes a lock in a process that leaves it to a child, and has another process run
+// under the PID of that one. It prints what it sees before and afterwards, with the PID of the
+// child.
 var reuseHelper = newHelper("reuse", func(_ *bufio.Reader, args []string) error {
 	cmd := helperCommand(leaveHelper, args[0])
 	out, err := cmd.StdoutPipe()
@@ -410,8 +411,8 @@ var reuseHelper = newHelper("reuse", func(_ *bufio.Reader, args []string) error 
 	}
 })
 
-// A process that has ended and left its lock to a child is not named, nor is one that has its PID by
-// now. The child is, by those who may look at its descriptors.
+// A process that has ended and left its lock to a child is not named, nor is one that has its
+// PID by now. The child is, by those who may look at its descriptors.
 func TestHoldersAfterReuseOfPID(t *testing.T) {
 	t.Parallel()
 	skipProcessOwned(t)
@@ -586,8 +587,8 @@ func checkPrintable(t *testing.T, text string) {
 	}
 }
 
-// A waiter whose notice has asked who holds the lock has one descriptor, as every other waiter. Where
-// locks belong to the process, closing the second one could drop the lock.
+// A waiter whose notice has asked who holds the lock has one descriptor, as every other waiter.
+// Where locks belong to the process, closing the second one could drop the lock.
 func TestDescriptorOfANotice(t *testing.T) {
 	path := lockPath(t)
 	p := startHolder(t, path, "exclusive")
@@ -627,7 +628,8 @@ func TestNoticesOfShortWaits(t *testing.T) {
 	after := resources(path)
 	t.Logf("%d goroutines more right after the last wait", after.goroutines-before.goroutines)
 	for after.goroutines > before.goroutines || after.lockFile > before.lockFile {
-		// until the goroutines of the notices have ended, and the descriptor of the free entry is closed
+		// until the goroutines of the notices have ended, and the descriptor of the free entry
+		// is closed
 		time.Sleep(time.Millisecond)
 		after = resources(path)
 	}

@@ -110,7 +110,8 @@ func TestWaitIsLogged(t *testing.T) {
 	held.mustRelease(t)
 	must(t, <-acquired)
 	lock.mustRelease(t)
-	// On a slow machine there can be a second line, and it tells for how many seconds the lock is held.
+	// On a slow machine there can be a second line, and it tells for how many seconds the lock
+	// is held.
 	line, _, _ := strings.Cut(log.String(), "\n")
 	for _, want := range []string{`level=INFO msg="fasteners: waiting"`, "path=", "waited=", `"held by"="this process`} {
 		if !strings.Contains(line, want) {

@@ -9,9 +9,9 @@ import (
 // Patience is for how long Run waits for a function.
 const Patience = 100 * time.Millisecond
 
-// Run calls f, in a goroutine of its own, and waits until it has returned, but not for longer than
-// Patience: f may wait for what only the caller of Run can give, such as the lock that the caller has
-// acquired and cannot release before Run returns. Then f goes on by itself.
+// Run calls f, in a goroutine of its own, and waits until it has returned, but not for longer
+// than Patience: f may wait for what only the caller of Run can give, such as the lock that the
+// caller has acquired and cannot release before Run returns. Then f goes on by itself.
 //
 // If f panics, Run panics with the same value; if f does so later, nobody can recover from that.
 func Run(f func()) {

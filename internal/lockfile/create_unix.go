@@ -90,7 +90,8 @@ func explain(err error, what, path string) error {
 	return fmt.Errorf("%w: the %s belongs to %s and has mode %04o", err, what, userName(st.Uid), fi.Mode().Perm())
 }
 
-// userName returns the name of a local user. Package os/user would ask, by cgo, a server for others.
+// userName returns the name of a local user. Package os/user would ask, by cgo, a server for
+// others.
 func userName(uid uint32) string {
 	id := strconv.Itoa(int(uid))
 	users, _ := os.ReadFile("/etc/passwd")

@@ -130,7 +130,8 @@ func identify(st posix.FileInfo) (locktable.ID, error) {
 
 func idOf(st posix.FileInfo) locktable.ID { return locktable.ID{Volume: st.Dev, File: st.Ino} }
 
-// isRemoved reports whether a directory that was found a moment ago is being removed: it has no name.
+// isRemoved reports whether a directory that was found a moment ago is being removed: it has no
+// name.
 func isRemoved(dir fs.FileInfo) bool {
 	st, ok := dir.Sys().(*syscall.Stat_t)
 	return ok && st.Nlink == 0

@@ -173,7 +173,7 @@ func (e *entry) addOwnLocked(all []Holder, waiters bool, asked time.Duration) []
 // that time. It need not do so any more: a recheck takes it out for a moment.
 func (e *entry) blockedReaderLocked(since time.Duration) bool {
 	isBlocked := e.state == waiting && e.leader.blocked && e.leader.mode == Shared
-	return isBlocked || e.left > 0 && e.left >= since
+	return isBlocked || e.left >= since
 }
 
 var pid = os.Getpid()

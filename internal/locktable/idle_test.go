@@ -93,3 +93,61 @@ func TestGiveUpAfterAnotherHold(t *testing.T) {
 		mustBeEmpty(t, table)
 	})
 }
+
+// A wait in the kernel that is granted as its context ends is acquired: to give it back could
+// drop what others hold through the same open file description.
+func TestGrantMeetsCancellation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		other := heldByAnother(t, k)
+		table := New(&proc{kernel: k}, 0)
+		ctx, cancel := newLateContext(t)
+		waiter := goAcquire(ctx, table, request(path), Exclusive)
+		cancel()
+		release(t, other)
+		release(t, waiter.mustHold(t))
+		mustBeEmpty(t, table)
+	})
+}
+
+// lateList is a System that lists a reader that waits in the kernel, and calls during before it
+// returns.
+type lateList struct {
+	*proc
+	during func()
+}
+
+func (l *lateList) Holders(id ID, f File) ([]Holder, error) {
+	l.during()
+	holders, err := l.proc.Holders(id, f)
+	return append(holders, Holder{Mode: Shared, Waiting: true}), err
+}
+
+// A reader of this process that was listed as one that waits, and has left the kernel since, is
+// not told as one of another process.
+func TestOwnReaderLeavesTheKernel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel(path)
+		other := heldByAnother(t, k)
+		system := &lateList{proc: &proc{kernel: k}}
+		table := New(system, 0)
+		ctx, cancel := context.WithCancel(t.Context())
+		reader := goAcquire(ctx, table, request(path), Shared)
+		writer := goAcquire(t.Context(), table, request(path), Exclusive)
+		system.during = func() {
+			cancel()
+			synctest.Wait()
+		}
+		_, holders, err := table.Holders(t.Context(), path, true)
+		must(t, err)
+		for _, h := range holders {
+			if h.Waiting && h.PID != pid {
+				t.Errorf("%+v waits", h)
+			}
+		}
+		reader.mustFail(t, context.Canceled)
+		release(t, other)
+		release(t, writer.mustHold(t))
+		mustBeEmpty(t, table)
+	})
+}

@@ -223,6 +223,9 @@ func (d *descriptor) Close() error {
 		if d.ino.locks[d.owner()] != 0 {
 			d.fault("process %d closes a file that it has locked", d.pid)
 		}
+		if d.ino.pending == d.owner() {
+			d.fault("process %d closes a file on which it has locked pending", d.pid)
+		}
 		d.dropLocks()
 		d.forget(d)
 		return nil

@@ -61,7 +61,7 @@ func New(system System, idleTimeout time.Duration) *Table {
 func (t *Table) entryLocked(id ID) *entry {
 	e := t.entries[id]
 	if e == nil {
-		e = &entry{table: t, id: id, heldUntil: longAgo}
+		e = &entry{table: t, id: id, heldUntil: longAgo, left: longAgo}
 		t.entries[id] = e
 	}
 	return e

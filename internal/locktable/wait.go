@@ -32,9 +32,10 @@ func (e *entry) wait(ctx context.Context, r *Request, mode Mode) error {
 	e.heldUntil = time.Since(start)
 	e.table.mu.Unlock()
 
-	// The kernel may have granted the lock as ctx was done, or as the wait was interrupted. That counts:
-	// to give it back could drop what others hold through the same open file description. Otherwise the
-	// cause is read first: a moment later ctx could be done, and be taken for the cause.
+	// The kernel may have granted the lock as ctx was done, or as the wait was interrupted.
+	// That counts: to give it back could drop what others hold through the same open file
+	// description. Otherwise the cause is read first: a moment later ctx could be done, and be
+	// taken for the cause.
 	cause := context.Cause(interruptible)
 	switch {
 	case err == nil:

@@ -26,7 +26,8 @@ func TestFirstFD(t *testing.T) {
 		if err != nil || fd < FirstFD {
 			t.Errorf("process-owned: %t: descriptor %d, %v", processOwned, fd, err)
 		}
-		// Where a descriptor that was opened in vain would have had to be closed, another file is open.
+		// Where a descriptor that was opened in vain would have had to be closed, another file
+		// is open.
 		if st, err := Fstat(0); processOwned != (err == nil) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFCHR {
 			t.Errorf("process-owned: %t: standard input is of mode %o, %v", processOwned, st.Mode, err)
 		}

@@ -15,10 +15,10 @@ import (
 // process would replace the descriptor by one of /dev/null (dup2(2)), and so drop the lock.
 const FirstFD = 3
 
-// The first timer makes the runtime open the descriptors that it waits with, for the rest of the
-// program. Here it is set while all standard streams are open, as they are when a program starts. It
-// would else be one of a lock, after the program has closed a stream: the runtime would get the
-// low number, and the program would not survive that it is replaced.
+// The first timer makes the runtime open the descriptors that it waits with, for the rest of
+// the program. Here it is set while all standard streams are open, as they are when a program
+// starts. It would else be one of a lock, after the program has closed a stream: the runtime
+// would get the low number, and the program would not survive that it is replaced.
 func init() { time.AfterFunc(time.Hour, func() {}).Stop() }
 
 // OpenAbove calls open until it returns a descriptor that is not below FirstFD.

@@ -66,7 +66,8 @@ func TestLocksOfKnown(t *testing.T) {
 	}
 }
 
-// What the kernel lists twice on two pages is one lock, and its waiters are there once. Two locks are never taken for one if the list has not moved.
+// What the kernel lists twice on two pages is one lock, and its waiters are there once. Two
+// locks are never taken for one if the list has not moved.
 func TestJoin(t *testing.T) {
 	const (
 		w  = "POSIX ADVISORY WRITE 17 01:02:257 0 EOF\n"                  // unique

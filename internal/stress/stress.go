@@ -1,6 +1,6 @@
-// Package stress tells tests how long to try to provoke what need not happen. It bounds the time and
-// not the number of rounds, so that a test takes no longer on a machine that is slow, or has other
-// things to do.
+// Package stress tells tests how long to try to provoke what need not happen. It bounds the
+// time and not the number of rounds, so that a test takes no longer on a machine that is slow,
+// or has other things to do.
 package stress
 
 import (

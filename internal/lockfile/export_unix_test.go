@@ -5,13 +5,13 @@ package lockfile
 import "testing"
 
 var (
-	openIn   in[func(path string, flags int, open func() (int, error)) (int, error)]
+	openBelow   in[func(path string, flags int, open func() (int, error)) (int, error)]
 	fchmodIn = make(chan func(chmod func() error) error, 1)
 )
 
 // SetOpen makes the package call f instead of open(2), in dir and below, until the test ends.
 func SetOpen(t testing.TB, dir string, f func(path string, flags int, open func() (int, error)) (int, error)) {
-	openIn.set(t, dir, f)
+	openBelow.set(t, dir, f)
 }
 
 // SetFchmod makes the package call f instead of fchmod(2), until the test ends.
@@ -23,7 +23,7 @@ func SetFchmod(t testing.TB, f func(chmod func() error) error) {
 func init() {
 	open, fchmod := sys.open, sys.fchmod
 	sys.open = func(path string, flags int, perm uint32) (int, error) {
-		if f, ok := openIn.get(path); ok {
+		if f, ok := openBelow.get(path); ok {
 			return f(path, flags, func() (int, error) { return open(path, flags, perm) })
 		}
 		return open(path, flags, perm)

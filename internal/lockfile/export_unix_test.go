@@ -5,8 +5,8 @@ package lockfile
 import "testing"
 
 var (
-	openBelow   in[func(path string, flags int, open func() (int, error)) (int, error)]
-	fchmodIn = make(chan func(chmod func() error) error, 1)
+	openBelow in[func(path string, flags int, open func() (int, error)) (int, error)]
+	fchmodIn  = make(chan func(chmod func() error) error, 1)
 )
 
 // SetOpen makes the package call f instead of open(2), in dir and below, until the test ends.

@@ -125,7 +125,7 @@ func (d *Descriptor) OwnedByProcess() bool {
 // does not change once a lock has been locked: in the other form it could not be unlocked.
 func (d *Descriptor) call(ofd, processOwned int, lk *unix.Flock_t) error {
 	if !d.OwnedByProcess() {
-		err := ignoringEINTR(d.FD, ofd, lk)
+		err := ignoringEINTR(d.FD, ofd, lk.Type, lk)
 		switch known := d.form.Load() == ofdForm; {
 		case err == nil && !known && ofd == setlkOFD:
 			d.form.Store(ofdForm)
@@ -135,7 +135,7 @@ func (d *Descriptor) call(ofd, processOwned int, lk *unix.Flock_t) error {
 		}
 		d.form.Store(processOwnedForm) // not flock(2), which excludes neither form
 	}
-	return ignoringEINTR(d.FD, processOwned, lk)
+	return ignoringEINTR(d.FD, processOwned, lk.Type, lk)
 }
 
 // A FUSE server that answers EINTR makes the kernel return ERESTARTSYS, which no program should
@@ -148,12 +148,13 @@ const (
 )
 
 // ignoringEINTR calls fcntl(2) again as long as signals interrupt it. The runtime installs its
-// handlers with SA_RESTART, but other code of the program may install some without.
-func ignoringEINTR(fd, cmd int, lk *unix.Flock_t) error {
+// handlers with SA_RESTART, but other code of the program may install some without. It does not
+// read lk, which a wait may change.
+func ignoringEINTR(fd, cmd int, typ int16, lk *unix.Flock_t) error {
 	for restarts := 0; ; {
 		var err error
 		if Fault != nil {
-			err = Fault(cmd, lk.Type)
+			err = Fault(cmd, typ)
 		}
 		if err == nil {
 			err = unix.FcntlFlock(uintptr(fd), cmd, lk)

@@ -92,8 +92,9 @@ func (w *wait) block(ctx context.Context, fd int) error {
 	if err != nil {
 		return errors.ErrUnsupported
 	}
+	typ := w.flock.Type
 	stop := context.AfterFunc(ctx, w.withdraw)
-	err = ignoringEINTR(fd, unix.F_OFD_SETLKW, &w.flock)
+	err = ignoringEINTR(fd, unix.F_OFD_SETLKW, typ, &w.flock)
 	stop()
 	if blocked {
 		blockSIGURG()

@@ -91,7 +91,8 @@ func (t *Table) enter(
 		cached = false
 		id, err := t.system.Identify(r.Path)
 		if isNotExist(err) {
-			err = t.create(ctx, r, mode)
+			e, err = t.create(ctx, r, mode)
+			return e, leading, nil, err
 		}
 		if err != nil {
 			return nil, queued, nil, err

@@ -15,6 +15,7 @@ type files struct {
 	// Table.mu protects these.
 	others     []File    // to be closed when the lock is free; until then, questions may borrow them
 	releasedAt time.Time // when the lock was last released
+	usedAt     time.Time // when file was last used
 	timer      *time.Timer
 	timerIsSet bool
 	isKnown    bool // whether locks belong to the process: the file has been locked through file
@@ -63,9 +64,13 @@ func (e *entry) tryLock(r *Request, mode Mode) error {
 func (t *Table) adopt(f File, id ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.entryLocked(id)
+	t.entryLocked(id).adoptLocked(f)
+}
+
+// adoptLocked keeps the descriptor of an idle entry as if the lock had just been released.
+func (e *entry) adoptLocked(f File) {
 	if e.state == idle && e.file == nil {
-		e.file = f
+		e.file, e.usedAt = f, time.Now()
 	} else {
 		e.others = append(e.others, f)
 	}
@@ -111,7 +116,7 @@ func (e *entry) closeLaterLocked() {
 		return
 	}
 	e.timerIsSet = true
-	d := max(0, e.table.idleTimeout-time.Since(e.releasedAt))
+	d := max(0, e.table.idleTimeout-time.Since(e.usedAt))
 	if e.timer == nil {
 		e.timer = time.AfterFunc(d, e.closeIdle)
 	} else {

@@ -15,6 +15,7 @@ func (e *entry) release(path string) error {
 	t.mu.Lock()
 	t.setPathLocked(e, path)
 	e.releasedAt = time.Now()
+	e.usedAt = e.releasedAt
 	e.heldUntil = e.releasedAt.Sub(start)
 	e.holders--
 	if e.holders > 0 {
@@ -115,7 +116,7 @@ func (e *entry) closeIdle() {
 		t.mu.Unlock()
 		return
 	}
-	if time.Since(e.releasedAt) < t.idleTimeout {
+	if time.Since(e.usedAt) < t.idleTimeout {
 		e.closeLaterLocked()
 		t.mu.Unlock()
 		return

@@ -472,6 +472,9 @@ func TestDirectoryRefuses(t *testing.T) {
 		if calls > 1 { // the directory exists
 			must(t, os.Remove(filepath.Dir(path)))
 			must(t, os.Mkdir(filepath.Dir(path), 0o777))
+			// The new directory can have the same number, and within a tick of the clock the same time.
+			created := time.Unix(int64(calls), 0)
+			must(t, os.Chtimes(filepath.Dir(path), created, created))
 		}
 		return -1, unix.ENOENT
 	})

@@ -127,7 +127,10 @@ func waitForWaiter(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	blocked := func(l posix.Lock) bool { return l.Blocked }
-	for !slices.ContainsFunc(posix.LocksOf(st.Dev, st.Ino, nil), blocked) {
+	for {
+		if locks, _ := posix.LocksOf(st.Dev, st.Ino, nil); slices.ContainsFunc(locks, blocked) {
+			return
+		}
 		time.Sleep(time.Millisecond)
 	}
 }
